@@ -1,0 +1,5 @@
+"""``python -m ditbench``."""
+
+from ditbench.cli import main
+
+main()

@@ -1,0 +1,158 @@
+"""The verbs of ``ditbench``. Imports inside the verbs keep ``--help`` and ``list`` fast; torch comes only with work.
+
+Exit codes: 0 all well; 1 a cell failed; 2 bad input, said in one line.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.errors import InputError
+
+app = typer.Typer(
+    name="ditbench",
+    help="Benchmark efficient diffusion transformers: quality, FLOPs and honest time, from a YAML suite to a PDF.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+SuiteArgument = Annotated[str, typer.Argument(help="a shipped suite's name or a YAML file", show_default=False)]
+MethodArgument = Annotated[str, typer.Argument(help="a name from `ditbench list methods`", show_default=False)]
+OutOption = Annotated[Path | None, typer.Option(help="the run's folder  [default: runs/SUITE]", show_default=False)]
+OnlyOption = Annotated[str | None, typer.Option(metavar="GLOB", help="only the cells with such a name")]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu or cuda, instead of what the suite says")]
+LimitOption = Annotated[int | None, typer.Option(metavar="N", help="at most N samples a quality cell (20 or more)")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a config key of the method; repeatable")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+
+
+@app.command()
+def run(
+    suite: SuiteArgument,
+    out: OutOption = None,
+    only: OnlyOption = None,
+    device: DeviceOption = None,
+    limit: LimitOption = None,
+) -> None:
+    """Run a suite, or resume it, then write its report. Finished records are never run again."""
+    from ditbench.run import run_suite
+
+    raise typer.Exit(run_suite(suite, out, only, device, limit))
+
+
+@app.command()
+def plan(
+    suite: SuiteArgument,
+    out: OutOption = None,
+    only: OnlyOption = None,
+    device: DeviceOption = None,
+    limit: LimitOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show a suite's cells, identities, what is cached and what it will cost. Runs nothing."""
+    from ditbench.run import show_plan
+
+    show_plan(suite, out, only, device, limit, json)
+
+
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(help="methods, samplers, datasets, metrics or suites", show_default=False)],
+    json: JsonOption = False,
+) -> None:
+    """List what can be named in a suite."""
+    from ditbench.listing import show_list
+
+    show_list(kind, json)
+
+
+@app.command()
+def flops(method: MethodArgument, set_: SetOption = None, json: JsonOption = False) -> None:
+    """Count a method: multiply-accumulates of one forward of one sequence, by operator, and parameters."""
+    from ditbench.measure import show_flops
+
+    show_flops(method, set_ or [], json)
+
+
+@app.command()
+def time(
+    method: MethodArgument,
+    against: Annotated[str | None, typer.Option(metavar="METHOD", help="time in turns with this one (A B B A)")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="sequences a call")] = 8,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    threads: Annotated[int, typer.Option(min=0, help="torch threads; 0 = all physical cores")] = 0,
+    compiled: Annotated[bool, typer.Option("--compiled", help="torch.compile both methods")] = False,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="steps of the sampling grid")] = 50,
+    loop: Annotated[bool, typer.Option("--loop", help="time the whole DDIM loop too, not only one step")] = False,
+    budget: Annotated[float, typer.Option(metavar="SECONDS", help="measuring time a level")] = 20.0,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Time one denoiser call of a method with random weights ("cost only"), alone or against another one."""
+    from ditbench.measure import TimeRequest, show_time
+
+    request = TimeRequest(method, against, batch, dtype, device, threads, compiled, steps, loop, budget)
+    show_time(request, set_ or [], json)
+
+
+@app.command()
+def sample(
+    method: MethodArgument,
+    weights: Annotated[
+        str | None, typer.Option(help="zoo:NAME or a file  [default: the zoo's, if it has some]", show_default=False)
+    ] = None,
+    sampler: Annotated[str, typer.Option(help="a name from `ditbench list samplers`")] = "ddpm",
+    steps: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    guidance: Annotated[float, typer.Option(min=0.0, help="classifier-free guidance scale; 1 = none")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    rows: Annotated[int, typer.Option(min=1, max=20, help="pictures a class")] = 4,
+    out: Annotated[Path, typer.Option(help="the PNG to write")] = Path("samples.png"),
+    set_: SetOption = None,
+) -> None:
+    """Draw a grid of samples, one column a class (the first ten)."""
+    from ditbench.picture import draw_samples
+
+    draw_samples(method, weights, sampler, steps, guidance, seed, rows, out, set_ or [])
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="a shipped recipe's name or a YAML file", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="folder  [default: runs/train/RECIPE]", show_default=False)] = None,
+    publish: Annotated[bool, typer.Option("--publish", help="copy the result into the zoo and its manifest")] = False,
+) -> None:
+    """Train weights by a recipe; goes on where it was stopped."""
+    from ditbench.training import train_recipe
+
+    train_recipe(recipe, out, publish)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="a run's folder", metavar="DIR", show_default=False)],
+) -> None:
+    """Write the report of a run again from its records."""
+    from ditbench.run import report_folder
+
+    report_folder(folder)
+
+
+def main() -> Any:
+    """Entry point: run the verb; bad input becomes one line and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"error: {error}" if error.position is None else str(error), file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)

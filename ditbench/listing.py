@@ -1,0 +1,42 @@
+"""``list``: what can be named in a suite. Never imports torch."""
+
+from __future__ import annotations
+
+import json
+
+from harness.errors import InputError, did_you_mean
+
+METRICS = {
+    "flops": "multiply-accumulates by operator, of a step and of an image",
+    "latency": "milliseconds of a step and of the whole loop, in turns with the baseline",
+    "kernels": "time by operator class and the gaps between operators",
+    "memory": "peak tensor memory of a denoiser call",
+    "quality": "Fréchet distance, kernel distance, precision, recall, recognised share",
+}
+
+
+def show_list(kind: str, as_json: bool) -> None:
+    """Print names with one line each. Raises InputError for an unknown kind."""
+    kinds = ("methods", "samplers", "datasets", "metrics", "suites")
+    if kind not in kinds:
+        raise InputError(f"cannot list {kind!r}{did_you_mean(kind, kinds) or ' (' + ', '.join(kinds) + ')'}")
+    rows = _rows(kind)
+    if as_json:
+        print(json.dumps([{"name": name, "summary": summary} for name, summary in rows], indent=1, ensure_ascii=False))
+        return
+    width = max(len(name) for name, _ in rows)
+    for name, summary in rows:
+        print(f"{name:<{width}}  {summary}")
+
+
+def _rows(kind: str) -> list[tuple[str, str]]:
+    if kind == "metrics":
+        return list(METRICS.items())
+    if kind == "suites":
+        from harness.suite.load import load_suite, shipped_suites
+
+        return [(name, load_suite(path).suite.title) for name, path in shipped_suites().items()]
+    from methods import registry
+
+    entries = {"methods": registry.methods, "samplers": registry.samplers, "datasets": registry.datasets}[kind]()
+    return [(entry.name, entry.summary) for entry in entries]

@@ -1,0 +1,123 @@
+"""``run``, ``plan`` and ``report``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.run.runner import run, todo
+from harness.store.store import RunStore
+from harness.suite.load import load_suite
+from harness.suite.plan import Plan, make_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+
+def default_folder(plan: Plan) -> Path:
+    """Where a suite runs when no folder is given."""
+    return Path("runs") / plan.suite.suite
+
+
+def run_suite(suite: str, out: Path | None, only: str | None, device: str | None, limit: int | None) -> int:
+    """Run, report, summarise. Returns the exit code: 0, or 1 if a cell failed."""
+    loaded = load_suite(suite)
+    whole = make_plan(loaded, device=device, limit=limit)
+    plan = make_plan(loaded, only=only, device=device, limit=limit) if only else whole
+    folder = out or default_folder(plan)
+    done = run(loaded, plan, whole, folder)
+    report_folder(folder)
+    print(f"{plan.suite.suite}: {done.ran - len(done.failures)} measured, {done.reused} reused", end="")
+    if not done.failed_cells:
+        print()
+        return 0
+    print(f", {len(done.failed_cells)} of {len(plan.cells)} cells failed:")
+    for failure in done.failures:
+        print(f"  {failure}")
+    return 1
+
+
+def report_folder(folder: Path) -> None:
+    """Write the report of the run in ``folder`` and say where it is."""
+    from report.document import write_report
+
+    files = write_report(folder)
+    if files.notice:
+        print(files.notice, file=sys.stderr)
+    print(f"report: {files.pdf or files.html}")
+
+
+def show_plan(
+    suite: str, out: Path | None, only: str | None, device: str | None, limit: int | None, as_json: bool
+) -> None:
+    """Cells, what is cached, and the multiply-accumulates of the whole suite's sampling."""
+    plan = make_plan(load_suite(suite), only=only, device=device, limit=limit)
+    folder = out or default_folder(plan)
+    store = RunStore(folder)
+    missing: dict[str, list[str]] = {cell: [m.name for m in wanted] for cell, wanted in todo(plan, store).items()}
+    costs = _costs(plan)
+    if as_json:
+        cells = []
+        for cell in plan.to_json()["cells"]:
+            wanted = missing.get(cell["name"], [])
+            cells.append({**cell, "missing": wanted, "gmacs_image": costs[cell["name"]]["gmacs_image"],
+                          "gmacs_sampling": costs[cell["name"]]["gmacs_sampling"]})  # fmt: skip
+        print(json.dumps({**plan.to_json(), "folder": str(folder), "cells": cells}, indent=1))
+        return
+    _print_plan(plan, folder, missing, costs)
+
+
+def _print_plan(
+    plan: Plan, folder: Path, missing: Mapping[str, list[str]], costs: Mapping[str, Mapping[str, float]]
+) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{plan.suite.suite}: {len(plan.cells)} cells, folder {folder}", title_justify="left")
+    for column in ("cell", "method", "sampler", "steps", "guidance"):
+        table.add_column(column)
+    table.add_column("GMAC/image", justify="right")
+    table.add_column("to run")
+    table.add_column("identity of", style="dim")
+    for cell in plan.cells:
+        spec = cell.spec
+        star = " *" if plan.baseline and plan.baseline.cell == spec.cell else ""
+        first = cell.measurements[0]
+        table.add_row(
+            spec.cell + star,
+            spec.method,
+            spec.sampler,
+            str(spec.steps),
+            f"{spec.guidance_scale:g}",
+            f"{costs[spec.cell]['gmacs_image']:,.4g}",
+            ", ".join(missing.get(spec.cell, [])) or "cached",
+            f"{first.name} {first.identity[:10]}",
+        )
+    Console().print(table)
+    count = sum(map(len, missing.values()))
+    total = sum(len(cell.measurements) for cell in plan.cells)
+    sampling = sum(costs[name]["gmacs_sampling"] for name, wanted in missing.items() if "quality" in wanted)
+    print(f"{count} of {total} measurements to run; {total - count} cached.")
+    if sampling:
+        print(f"Sampling for quality: {sampling:,.4g} GMAC.")
+    if plan.baseline:
+        print("* baseline")
+
+
+def _costs(plan: Plan) -> dict[str, dict[str, Any]]:
+    """GMACs of one image and of all images that a cell still scores; counted, not timed."""
+    from harness.measure.flops import measure_flops
+
+    costs, known = {}, {}
+    for cell in plan.cells:
+        spec = cell.spec
+        key = (spec.method, repr(spec.config), spec.sampler, repr(spec.sampler_options), spec.steps,
+               spec.guidance_scale != 1.0, spec.guidance_interval)  # fmt: skip
+        if key not in known:
+            known[key] = measure_flops(spec).gmacs_image
+        samples = next((m.options["samples"] for m in cell.measurements if m.name == "quality"), 0)
+        costs[spec.cell] = {"gmacs_image": known[key], "gmacs_sampling": known[key] * samples}
+    return costs

@@ -1,0 +1,100 @@
+"""``train``: a recipe, its figures, and the zoo's manifest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from harness.environment import resolve_threads
+from harness.errors import InputError, did_you_mean
+from harness.store.store import write_json
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """name -> file of the recipes in the package."""
+    folder = Path(str(files("methods"))) / "training" / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def recipe_path(recipe: str) -> Path:
+    """A file, or a shipped recipe's. Raises InputError."""
+    if Path(recipe).is_file():
+        return Path(recipe)
+    shipped = shipped_recipes()
+    if recipe in shipped:
+        return shipped[recipe]
+    raise InputError(f"no recipe {recipe!r}{did_you_mean(recipe, shipped) or ' (shipped: ' + ', '.join(shipped) + ')'}")
+
+
+def train_recipe(recipe: str, out: Path | None, publish: bool) -> None:
+    """Train, evaluate, print the figures; with ``publish`` put the checkpoint into the zoo."""
+    import torch
+
+    from harness.suite.positions import parse, read_text
+    from harness.suite.validation import validate
+    from methods.errors import CheckpointError
+    from methods.training.recipe import Recipe
+    from methods.training.run import run_recipe
+
+    torch.set_num_threads(resolve_threads(0))
+    path = recipe_path(recipe)
+    chosen = validate(Recipe, parse(read_text(path), path))
+    folder = out or Path("runs") / "train" / chosen.recipe
+    try:
+        result = run_recipe(chosen, folder)
+    except CheckpointError as error:
+        raise InputError(str(error)) from None
+    figures = dict(result.figures)
+    if chosen.kind == "denoiser" and chosen.dataset == "digits" and chosen.method != "dit-testing":
+        figures |= _generation_figures(chosen, result.path, folder)
+    entry = {
+        "file": result.path.name,
+        "sha256": result.sha256,
+        "bytes": result.path.stat().st_size,
+        "command": f"ditbench train {recipe} --publish",
+        "recipe": chosen.model_dump(mode="json"),
+        "figures": figures,
+    }
+    write_json(folder / "entry.json", entry)
+    if publish:
+        _publish(chosen.recipe, result.path, entry)
+    print(json.dumps({"checkpoint": str(result.path), "sha256": result.sha256, "figures": figures}, indent=1))
+
+
+def _generation_figures(recipe: Any, path: Path, folder: Path) -> dict[str, Any]:
+    """Quality of 1,000 samples by 50 DDPM steps, unguided, under the embedded protocol."""
+    from harness.quality.evaluate import score
+    from harness.sample.generate import bind, generate_shards
+    from harness.store.records import CellSpec
+    from harness.suite.schema import QualityOptions
+
+    spec = CellSpec(
+        cell="trained",
+        method=recipe.method,
+        config=recipe.config,
+        sampler="ddpm",
+        sampler_options={"clip": True},
+        steps=50,
+    )
+    options = QualityOptions()
+    samples = folder / "samples"
+    shutil.rmtree(samples, ignore_errors=True)
+    shards = generate_shards(bind(spec, path), options.samples, options.shard, samples, lambda _done, _total: None)
+    scored = score(shards, options)
+    return {
+        "generation": {
+            "what": "1000 samples, ddpm 50 steps, no guidance, seed 0",
+            "protocol": scored.protocol,
+            **{name: round(quantity.value, 5) for name, quantity in scored.values.items()},
+        }
+    }
+
+
+def _publish(name: str, path: Path, entry: dict[str, Any]) -> None:
+    from methods.zoo import FOLDER, MANIFEST, manifest
+
+    shutil.copyfile(path, FOLDER / path.name)
+    write_json(MANIFEST, dict(sorted({**manifest(), name: entry}.items())))

@@ -1,0 +1,35 @@
+"""Errors that a user can mend. The command line prints them as one line and exits with 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in a user's file. Lines and columns count from 1."""
+
+    file: Path
+    line: int = 1
+    column: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+class InputError(Exception):
+    """Bad input: suite, option, checkpoint or data. ``str()`` is the one line that the user sees."""
+
+    def __init__(self, message: str, position: Position | None = None) -> None:
+        self.message = " ".join(message.split())
+        self.position = position
+        super().__init__(f"{position}: {self.message}" if position else self.message)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """' (did you mean 'x'?)' for the nearest known word, or an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {near[0]!r}?)" if near else ""

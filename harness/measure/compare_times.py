@@ -1,0 +1,147 @@
+"""The latency measurement: a cell, beside its baseline, at the levels that the suite asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness.measure.latency import (
+    LAUNCH_BOUND_GAP,
+    Series,
+    interleave,
+    sample_call,
+    step_call,
+    warm_up,
+)
+from harness.sample.generate import BoundCell
+from harness.stats.intervals import Estimate, paired_ratio_interval
+from harness.store.records import Quantity
+from harness.suite.schema import LatencyOptions
+
+
+@dataclass(frozen=True)
+class LatencyResult:
+    """values: see ``Record``; detail: levels, rounds and conditions behind them."""
+
+    values: dict[str, Quantity]
+    detail: dict[str, Any]
+
+
+def measure_latency(
+    cell: BoundCell,
+    baseline: BoundCell | None,
+    options: LatencyOptions,
+    load_ms: float,
+    progress: Callable[[str], None] = lambda _: None,
+) -> LatencyResult:
+    """Time ``cell``, in rounds of A B B A with ``baseline`` unless that is None or the cell itself."""
+    batch, device = options.batch, cell.spec.device
+    cells = [cell] if baseline is None else [cell, baseline]
+    series: dict[str, list[Series]] = {}
+    for level in dict.fromkeys(options.levels):
+        progress(f"latency: {level}")
+        calls = [step_call(c, batch) if level == "step" else (sample_call(c, batch), 1) for c in cells]
+        warm = [warm_up(call, cycle, device, options.warmup_s) for call, cycle in calls]
+        interleave(calls, warm, device, options)
+        series[level] = warm
+    values = _values(cell, baseline, options, series)
+    return LatencyResult(values, _detail(cell, baseline, options, series, load_ms))
+
+
+def _values(
+    cell: BoundCell, baseline: BoundCell | None, options: LatencyOptions, series: dict[str, list[Series]]
+) -> dict[str, Quantity]:
+    values: dict[str, Quantity] = {}
+    steps = len(cell.sampler.timesteps)
+    if "step" in series:
+        values["latency_ms"] = _median(series["step"][0], "ms")
+    if "sample" in series:
+        loop = _median(series["sample"][0], "ms")
+        values["sample_ms"], how = loop, loop.interval
+        image = _scaled(loop, 1 / options.batch, "ms", how)
+    else:
+        how = f"{steps} times the step's median, not timed as a loop; {values['latency_ms'].interval}"
+        image = _scaled(values["latency_ms"], steps / options.batch, "ms", how)
+    values["image_ms"] = image
+    low, high = image.low, image.high
+    values["images_per_s"] = Quantity(
+        value=1e3 / image.value,
+        unit="images/s",
+        low=None if high is None else 1e3 / high,
+        high=None if low is None else 1e3 / low,
+        interval=how,
+    )
+    if baseline is not None:
+        level = "sample" if "sample" in series else "step"
+        ratio = paired_ratio_interval(series[level][1].wall(), series[level][0].wall(), seed=0)
+        factor = 1.0 if level == "sample" else len(baseline.sampler.timesteps) / steps
+        values["speedup"] = _scaled(_quantity(ratio, "1"), factor, "1", ratio.method)
+    return values
+
+
+def _detail(
+    cell: BoundCell,
+    baseline: BoundCell | None,
+    options: LatencyOptions,
+    series: dict[str, list[Series]],
+    load_ms: float,
+) -> dict[str, Any]:
+    first = next(iter(series.values()))[0]
+    gap = series["step"][0].gap_share() if "step" in series else None
+    return {
+        "batch": options.batch,
+        "baseline": baseline.spec.cell if baseline else None,
+        "order": "A B B A" if baseline else "A",
+        "speedup_level": ("sample" if "sample" in series else "step") if baseline else None,
+        "levels": {level: _level(pair[0], cell, options.batch) for level, pair in series.items()},
+        "baseline_levels": (
+            {level: _level(pair[1], baseline, options.batch) for level, pair in series.items()} if baseline else {}
+        ),
+        "cold": {"load_ms": load_ms, "first_call_ms": first.first_ms},
+        "gap_share": gap,
+        "launch_bound": None if gap is None else gap > LAUNCH_BOUND_GAP,
+        "conditions": {
+            "mode": cell.spec.mode,
+            "dtype": cell.spec.dtype,
+            "threads": cell.spec.threads,
+            "precision": options.precision,
+            "budget_s": options.budget_s,
+            "inputs": "4 in rotation; noise drawn before the clock starts; latent space, no decoder",
+        },
+    }
+
+
+def _level(series: Series, cell: BoundCell, batch: int) -> dict[str, Any]:
+    guided = any(cell.rule.guides(t) for t in cell.sampler.timesteps)
+    summary = asdict(series.summary())
+    renamed = {(name if name in ("n", "interval") else f"{name}_ms"): value for name, value in summary.items()}
+    return {
+        "rows": batch * (2 if guided else 1),
+        "guided": guided,
+        **renamed,
+        "warmup_calls": series.warmup_calls,
+        "rounds_ms": [[round(ms, 4) for ms in timings] for timings in series.wall()],
+    }
+
+
+def _median(series: Series, unit: str) -> Quantity:
+    timing = series.summary()
+    return Quantity(value=timing.median, unit=unit, low=timing.low, high=timing.high, interval=timing.interval)
+
+
+def _quantity(estimate: Estimate, unit: str) -> Quantity:
+    return Quantity(value=estimate.value, unit=unit, low=estimate.low, high=estimate.high, interval=estimate.method)
+
+
+def _scaled(quantity: Quantity, factor: float, unit: str, interval: str) -> Quantity:
+    def scale(value: float | None) -> float | None:
+        return None if value is None else value * factor
+
+    return Quantity(
+        value=quantity.value * factor,
+        unit=unit,
+        low=scale(quantity.low),
+        high=scale(quantity.high),
+        interval=interval,
+    )

@@ -1,0 +1,126 @@
+"""Where the time of a denoiser call goes: operator classes by the torch profiler, and the gaps between them.
+
+On CUDA a class holds its kernels' device time and the gap is the time in which no kernel ran. On the CPU a class
+holds its operators' own time and the gap is what lies between operators: Python, dispatch and the profiler itself,
+so that small models look worse than they are. All times are of the profiled run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from harness.measure.latency import step_call
+from harness.sample.generate import BoundCell
+from harness.store.records import Quantity
+from harness.suite.schema import KernelsOptions
+
+CLASSES = ("linear", "attention", "norm", "elementwise", "conv", "copy", "other")
+
+# Tried in order: the first word found in an operator's or kernel's name decides.
+_WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("attention", ("scaled_dot_product", "flash", "fmha", "attention", "softmax")),
+    ("norm", ("layer_norm", "layernorm", "norm")),
+    ("conv", ("convolution", "conv2d", "conv3d", "implicit_gemm")),
+    ("linear", ("addmm", "aten::mm", "bmm", "matmul", "linear", "gemm", "gemv", "cutlass", "nvjet", "splitk")),
+    (
+        "copy",
+        ("copy", "cat", "clone", "contiguous", "aten::to", "memcpy", "memset", "index", "gather", "scatter", "fill"),
+    ),
+    (
+        "elementwise",
+        ("elementwise", "gelu", "silu", "add", "mul", "sub", "div", "exp", "cos", "sin", "pow", "lerp", "clamp",
+         "sqrt", "neg", "tanh", "triton", "reduce", "arange", "sigmoid"),
+    ),
+)  # fmt: skip
+
+
+def operator_class(name: str) -> str:
+    """The class of a profiler event's name; 'other' if nothing fits."""
+    lowered = name.lower()
+    for label, words in _WORDS:
+        if any(word in lowered for word in words):
+            return label
+    return "other"
+
+
+@dataclass(frozen=True)
+class KernelsResult:
+    """values: gap_share, device_ms and wall_ms of one call; detail: classes, top operators."""
+
+    values: dict[str, Quantity]
+    detail: dict[str, Any]
+
+
+def measure_kernels(cell: BoundCell, options: KernelsOptions) -> KernelsResult:
+    """Profile ``options.steps`` denoiser calls after a warm-up."""
+    call, cycle = step_call(cell, options.batch)
+    cuda = cell.spec.device == "cuda"
+    calls = max(options.steps, cycle)
+    for index in range(max(3, cycle)):
+        call(index)
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with profile(activities=activities) as profiler:
+        _synchronise(cuda)
+        begin = time.perf_counter()
+        for index in range(calls):
+            call(index)
+        _synchronise(cuda)
+        wall_ms = (time.perf_counter() - begin) * 1e3 / calls
+    spent: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for event in profiler.key_averages():
+        microseconds = event.self_device_time_total if cuda else event.self_cpu_time_total
+        if microseconds <= 0 or (not cuda and not event.key.startswith("aten::")):
+            continue
+        spent[event.key][0] += microseconds / 1e3 / calls
+        spent[event.key][1] += event.count / calls
+    return _result(spent, wall_ms, calls, cell, options)
+
+
+def _result(
+    spent: dict[str, list[float]], wall_ms: float, calls: int, cell: BoundCell, options: KernelsOptions
+) -> KernelsResult:
+    device_ms = sum(ms for ms, _ in spent.values())
+    gap = max(0.0, 1 - device_ms / wall_ms)
+    classes: dict[str, list[float]] = {name: [0.0, 0.0] for name in CLASSES}
+    for name, (ms, count) in spent.items():
+        classes[operator_class(name)][0] += ms
+        classes[operator_class(name)][1] += count
+    top = sorted(spent.items(), key=lambda item: -item[1][0])[:12]
+    reason = f"one profiled run of {calls} calls; no interval"
+
+    def quantity(value: float, unit: str) -> Quantity:
+        return Quantity(value=value, unit=unit, low=None, high=None, interval=reason)
+
+    guided = any(cell.rule.guides(t) for t in cell.sampler.timesteps)
+    return KernelsResult(
+        values={
+            "gap_share": quantity(gap, "1"),
+            "device_ms": quantity(device_ms, "ms"),
+            "wall_ms": quantity(wall_ms, "ms"),
+        },
+        detail={
+            "batch": options.batch,
+            "rows": options.batch * (2 if guided else 1),
+            "calls": calls,
+            "classes": [
+                {"class": name, "ms": ms, "share": ms / wall_ms, "calls": count}
+                for name, (ms, count) in classes.items()
+                if ms > 0
+            ]
+            + [{"class": "gap", "ms": gap * wall_ms, "share": gap, "calls": 0}],
+            "top": [
+                {"name": name, "class": operator_class(name), "ms": ms, "calls": count} for name, (ms, count) in top
+            ],
+        },
+    )
+
+
+def _synchronise(cuda: bool) -> None:
+    if cuda:
+        torch.cuda.synchronize()

@@ -1,0 +1,177 @@
+"""Honest time: what is called, how it is warmed up, in which order, and when to stop.
+
+Levels: ``step`` is one denoiser call on the whole batch (2 x batch rows where the step guides); ``sample`` is the
+whole sampling loop of the batch, in latent space, with all random numbers drawn beforehand. A method is compared
+only with a baseline that was timed in the same process, in rounds of A B B A.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.sample.generate import DTYPES, BoundCell
+from harness.stats.intervals import TimingSummary, summary
+from harness.suite.schema import LatencyOptions
+
+INPUTS = 4
+MAX_STEPS_A_CYCLE = 16
+SLOT_SECONDS = 0.02
+LAUNCH_BOUND_GAP = 0.2
+Call = Callable[[int], Any]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall-clock and, on CUDA, device milliseconds of one call."""
+
+    wall_ms: float
+    device_ms: float | None
+
+
+@dataclass
+class Series:
+    """All timings of one workload at one level, kept by round. ``first_ms`` is the very first call (cold)."""
+
+    first_ms: float
+    warmup_calls: int = 0
+    rounds: list[list[Timing]] = field(default_factory=list)
+
+    def wall(self) -> list[list[float]]:
+        return [[timing.wall_ms for timing in timings] for timings in self.rounds]
+
+    def summary(self) -> TimingSummary:
+        return summary([ms for timings in self.wall() for ms in timings])
+
+    def gap_share(self) -> float | None:
+        """Median share of wall time in which the device had nothing to do; None where it cannot be told (CPU)."""
+        shares = [1 - t.device_ms / t.wall_ms for timings in self.rounds for t in timings if t.device_ms is not None]
+        return max(0.0, sorted(shares)[len(shares) // 2]) if shares else None
+
+
+def timed(call: Call, index: int, device: str) -> Timing:
+    """Run ``call(index)`` once, from an idle device to an idle device."""
+    if device == "cuda":
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+        begin = time.perf_counter()
+        start.record()
+        call(index)
+        stop.record()
+        torch.cuda.synchronize()
+        return Timing((time.perf_counter() - begin) * 1e3, start.elapsed_time(stop))
+    begin = time.perf_counter()
+    call(index)
+    return Timing((time.perf_counter() - begin) * 1e3, None)
+
+
+def step_call(cell: BoundCell, batch: int) -> tuple[Call, int]:
+    """One denoiser call a step, on rotating inputs, and how many calls make a cycle.
+
+    Where steps differ in their plan or guidance, calls go round evenly spread steps, so that a cycle's mean stands
+    for the whole grid.
+    """
+    labels = cell.streams(range(batch)).labels
+    denoiser = cell.denoiser(labels)
+    kinds = {(plan.key, cell.rule.guides(plan.timestep)) for plan in denoiser.plans}
+    count = len(denoiser.plans)
+    cycle = 1 if len(kinds) == 1 else min(count, MAX_STEPS_A_CYCLE)
+    steps = [k * count // cycle for k in range(cycle)]
+    inputs = _inputs(cell, batch)
+
+    def call(index: int) -> Tensor:
+        with torch.inference_mode():
+            return denoiser(inputs[index % INPUTS], steps[index % cycle])
+
+    return call, cycle
+
+
+def sample_call(cell: BoundCell, batch: int) -> Call:
+    """The whole loop for one batch. Noise is drawn ahead: the clock sees the method, not the random numbers."""
+    streams = cell.streams(range(batch))
+    denoiser = cell.denoiser(streams.labels)
+    noises = [streams.noise() for _ in range(INPUTS)]
+    dtype, drawn = DTYPES[cell.spec.dtype], iter(range(10**18))
+
+    def denoise(x: Tensor, step: int) -> Tensor:
+        return denoiser(x.to(dtype), step).float()
+
+    def call(index: int) -> Tensor:
+        with torch.inference_mode():
+            return cell.sampler.sample(denoise, noises[index % INPUTS], lambda: noises[next(drawn) % INPUTS])
+
+    return call
+
+
+def warm_up(call: Call, cycle: int, device: str, seconds: float) -> Series:
+    """Call until every step of the cycle was visited, at least 3 calls (CUDA: 10) and ``seconds`` have passed, and
+    two windows' medians differ by less than 1 %; ends in any case after three times ``seconds``."""
+    first = timed(call, 0, device).wall_ms
+    least, spent, times = max(cycle, 10 if device == "cuda" else 3), 0.0, [first]
+    while True:
+        times.append(timed(call, len(times), device).wall_ms)
+        spent += times[-1] / 1e3
+        if len(times) <= least or spent < seconds:
+            continue
+        window = max(3, len(times) // 4)
+        recent, earlier = times[-window:], times[-2 * window : -window]
+        if spent >= 3 * seconds or (len(earlier) == window and _close(_median(recent), _median(earlier))):
+            return Series(first_ms=first, warmup_calls=len(times))
+
+
+def interleave(calls: Sequence[tuple[Call, int]], warm: Sequence[Series], device: str, options: LatencyOptions) -> None:
+    """Measure one workload, or two in rounds of A B B A, appending to the ``warm`` series.
+
+    Every slot of a round lasts at least 20 ms and a whole cycle. Stops when each median's 95 % interval is within
+    ± ``precision`` after the least number of rounds, or when the budget ends.
+    """
+    order = [0] if len(calls) == 1 else [0, 1, 1, 0]
+    begin, index = time.perf_counter(), 0
+    while True:
+        timings: list[list[Timing]] = [[] for _ in calls]
+        for which in order:
+            call, cycle = calls[which]
+            slot = 0.0
+            while slot < SLOT_SECONDS * 1e3:
+                cycle_timings = []
+                for _ in range(cycle):
+                    cycle_timings.append(timed(call, index, device))
+                    index += 1
+                timings[which].append(_mean(cycle_timings))
+                slot += sum(t.wall_ms for t in cycle_timings)
+        for series, taken in zip(warm, timings, strict=True):
+            series.rounds.append(taken)
+        if len(warm[0].rounds) < options.rounds:
+            continue
+        settled = all(_precise(series.summary(), options.precision) for series in warm)
+        if settled or time.perf_counter() - begin > options.budget_s:
+            return
+
+
+def _precise(timing: TimingSummary, share: float) -> bool:
+    if timing.low is None or timing.high is None:
+        return False
+    return max(timing.median - timing.low, timing.high - timing.median) <= share * timing.median
+
+
+def _inputs(cell: BoundCell, batch: int) -> list[Tensor]:
+    streams = cell.streams(range(batch))
+    return [streams.noise().to(DTYPES[cell.spec.dtype]) for _ in range(INPUTS)]
+
+
+def _mean(timings: Sequence[Timing]) -> Timing:
+    device = [t.device_ms for t in timings if t.device_ms is not None]
+    return Timing(sum(t.wall_ms for t in timings) / len(timings), sum(device) / len(timings) if device else None)
+
+
+def _median(values: Sequence[float]) -> float:
+    return sorted(values)[len(values) // 2]
+
+
+def _close(a: float, b: float) -> bool:
+    return abs(a - b) <= 0.01 * max(a, b)

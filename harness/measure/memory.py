@@ -1,0 +1,64 @@
+"""Peak memory of a denoiser call, in a pass of its own: weights plus the most that its tensors held at once.
+
+Tensor bytes are counted, on both devices, as the allocator hands them out: on CUDA by its peak counter, on the CPU by
+the profiler's allocation events. Interpreter, libraries and the allocator's slack are not in the figure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from harness.measure.latency import step_call
+from harness.sample.generate import BoundCell
+from harness.store.records import Quantity
+from harness.suite.schema import MemoryOptions
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class MemoryResult:
+    """values: peak_mib = weights_mib + activations_mib."""
+
+    values: dict[str, Quantity]
+    detail: dict[str, Any]
+
+
+def measure_memory(cell: BoundCell, options: MemoryOptions) -> MemoryResult:
+    """Peak over one cycle of denoiser calls (every distinct kind of step)."""
+    call, cycle = step_call(cell, options.batch)
+    call(0)
+    weights = sum(p.numel() * p.element_size() for p in cast(torch.nn.Module, cell.model).parameters())
+    if cell.spec.device == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        for index in range(cycle):
+            call(index)
+        torch.cuda.synchronize()
+        activations = torch.cuda.max_memory_allocated() - before
+    else:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            for index in range(cycle):
+                call(index)
+        events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+        held, activations = 0, 0
+        for event in sorted(events, key=lambda e: e.start_ns()):
+            held += event.nbytes()
+            activations = max(activations, held)
+
+    def quantity(size: int) -> Quantity:
+        return Quantity(value=size / MIB, unit="MiB", low=None, high=None, interval="peak of one pass; no interval")
+
+    return MemoryResult(
+        values={
+            "peak_mib": quantity(weights + activations),
+            "weights_mib": quantity(weights),
+            "activations_mib": quantity(activations),
+        },
+        detail={"batch": options.batch, "counted": "tensor bytes; interpreter and libraries apart"},
+    )

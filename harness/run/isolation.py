@@ -1,0 +1,88 @@
+"""A fresh process a cell: started from a server that has imported torch but run nothing, stopped at its deadline."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+
+from harness.run.worker import Job, Outcome, Progress, work
+from harness.store.records import Failure, FailureKind
+
+PRELOAD = [
+    "torch",
+    "harness.run.worker",
+    "harness.sample.generate",
+    "harness.measure.flops",
+    "harness.measure.compare_times",
+    "harness.quality.evaluate",
+    "methods.backbones.dit",
+]
+
+
+def process_context() -> ForkServerContext:
+    """Fork server with torch imported: each cell starts clean and at once, without paying the import again."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOAD)
+    return context
+
+
+def run_cell(
+    context: ForkServerContext,
+    job: Job,
+    timeout_s: float,
+    on_progress: Callable[[Progress], None],
+    on_outcome: Callable[[Outcome], None],
+) -> None:
+    """Run a job in its own process. Every task of it gets exactly one outcome, whatever happens to the process."""
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=work, args=(job, sender), name=job.spec.cell)
+    deadline = time.monotonic() + timeout_s
+    process.start()
+    sender.close()
+    open_tasks = [task.name for task in job.tasks]
+    failure: Failure | None = None
+    try:
+        while True:
+            if not receiver.poll(max(0.0, deadline - time.monotonic())):
+                failure = Failure(kind="timeout", message=f"stopped after its limit of {timeout_s:g} s")
+                break
+            try:
+                message = receiver.recv()
+            except EOFError:
+                process.join()
+                failure = _crash(process, job)
+                break
+            if message is None:
+                break
+            if isinstance(message, Outcome):
+                open_tasks.remove(message.task)
+                on_outcome(message)
+            else:
+                on_progress(message)
+    finally:
+        if failure is not None or process.is_alive():
+            process.kill() if failure is not None else process.join(10)
+        if process.is_alive():
+            process.kill()
+        process.join()
+        receiver.close()
+    if failure is not None:
+        elapsed = timeout_s - max(0.0, deadline - time.monotonic())
+        for task in open_tasks:
+            on_outcome(Outcome(task, elapsed, {}, {}, failure=failure))
+
+
+def _crash(process: BaseProcess, job: Job) -> Failure:
+    code = process.exitcode or 0
+    kind: FailureKind = "crash"
+    text = f"process ended with exit code {code}"
+    if code < 0:
+        text = f"process was ended by {signal.Signals(-code).name}"
+        if -code == signal.SIGKILL:
+            kind, text = "out-of-memory", f"{text}; most often the system is out of memory"
+    last_words = job.log.read_text(errors="replace")[-4000:] if job.log.is_file() else ""
+    return Failure(kind=kind, message=text, traceback=last_words)

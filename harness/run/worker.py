@@ -1,0 +1,203 @@
+"""What happens inside a cell's own process: bind the cell, run its measurements, send each outcome as it is ready."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from harness.store.records import CellSpec, Failure, FailureKind, Quantity
+from harness.suite.schema import KernelsOptions, LatencyOptions, MemoryOptions, QualityOptions
+
+
+@dataclass(frozen=True)
+class Task:
+    """One measurement that the parent wants: its name and resolved options."""
+
+    name: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a cell's process needs. Paths are absolute."""
+
+    spec: CellSpec
+    weights: Path | None
+    baseline: CellSpec | None
+    baseline_weights: Path | None
+    tasks: tuple[Task, ...]
+    samples_folder: Path
+    log: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one task: values and detail, or a failure."""
+
+    task: str
+    seconds: float
+    values: dict[str, Quantity]
+    detail: dict[str, Any]
+    protocol: str | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the process is doing now; ``total`` is 0 where there is nothing to count."""
+
+    task: str
+    done: int = 0
+    total: int = 0
+
+
+def work(job: Job, connection: Connection) -> None:
+    """Entry point of the process. Sends Progress and Outcome objects, then None, then ends."""
+    _die_with_parent()
+    _write_output_to(job.log)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler announces itself on stderr otherwise
+    cell = LazyCell(job)
+    for task in job.tasks:
+        connection.send(Progress(task.name))
+        begin = time.perf_counter()
+        try:
+            values, detail, protocol = _measure(task, cell, job, connection)
+            outcome = Outcome(task.name, time.perf_counter() - begin, values, detail, protocol)
+        except Exception as error:
+            traceback.print_exc()
+            outcome = Outcome(task.name, time.perf_counter() - begin, {}, {}, failure=_failure(error))
+        connection.send(outcome)
+    connection.send(None)
+    connection.close()
+
+
+class LazyCell:
+    """The bound cell and baseline, built at first use: counting FLOPs needs neither."""
+
+    def __init__(self, job: Job) -> None:
+        import torch
+
+        torch.set_num_threads(job.spec.threads or torch.get_num_threads())
+        self._job, self._cell, self.load_ms = job, None, 0.0  # type: Job, Any, float
+
+    def get(self) -> Any:
+        """The BoundCell of the job's spec."""
+        if self._cell is None:
+            from harness.sample.generate import bind
+
+            begin = time.perf_counter()
+            self._cell = bind(self._job.spec, self._job.weights)
+            self.load_ms = (time.perf_counter() - begin) * 1e3
+        return self._cell
+
+    def baseline(self) -> Any:
+        """The baseline, bound, sharing the cell's model when it is the same one; None if the cell is the baseline."""
+        from harness.sample.generate import BoundCell, bind, bind_sampler
+
+        spec, other = self._job.spec, self._job.baseline
+        if other is None or other.cell == spec.cell:
+            return None
+        same = ("method", "config", "weights_sha256", "device", "dtype", "mode", "seed")
+        if all(getattr(spec, name) == getattr(other, name) for name in same):
+            return BoundCell(other, self.get().model, *bind_sampler(other))
+        return bind(other, self._job.baseline_weights)
+
+
+Measured = tuple[dict[str, Quantity], dict[str, Any], str | None]
+
+
+def _measure(task: Task, cell: LazyCell, job: Job, connection: Connection) -> Measured:
+    def counted(done: int, total: int) -> None:
+        connection.send(Progress(task.name, done, total))
+
+    return MEASURES[task.name](task.options, cell, job, counted)
+
+
+Counted = Callable[[int, int], None]
+
+
+def _flops(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
+    from harness.measure.flops import measure_flops
+
+    result = measure_flops(job.spec)
+    return result.values(), result.detail(), None
+
+
+def _latency(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
+    from harness.measure.compare_times import measure_latency
+
+    bound = cell.get()
+    result = measure_latency(bound, cell.baseline(), LatencyOptions.model_validate(options), cell.load_ms)
+    return result.values, result.detail, None
+
+
+def _kernels(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
+    from harness.measure.kernels import measure_kernels
+
+    result = measure_kernels(cell.get(), KernelsOptions.model_validate(options))
+    return result.values, result.detail, None
+
+
+def _memory(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
+    from harness.measure.memory import measure_memory
+
+    result = measure_memory(cell.get(), MemoryOptions.model_validate(options))
+    return result.values, result.detail, None
+
+
+def _quality(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
+    from harness.quality.evaluate import score
+    from harness.sample.generate import generate_shards
+
+    chosen = QualityOptions.model_validate(options)
+    shards = generate_shards(cell.get(), chosen.samples, chosen.shard, job.samples_folder, progress)
+    result = score(shards, chosen)
+    return result.values, result.detail, result.protocol
+
+
+# memory first: its pass should see a young process
+MEASURES: dict[str, Callable[[dict[str, Any], LazyCell, Job, Counted], Measured]] = {
+    "memory": _memory,
+    "flops": _flops,
+    "latency": _latency,
+    "kernels": _kernels,
+    "quality": _quality,
+}
+ORDER = tuple(MEASURES)
+
+
+def _failure(error: Exception) -> Failure:
+    kind: FailureKind = "error"
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, ArithmeticError):
+        kind, text = "not-finite", str(error)
+    elif isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "allocate memory" in str(error):
+        kind = "out-of-memory"
+    return Failure(kind=kind, message=" ".join(text.split())[:500], traceback=traceback.format_exc())
+
+
+def _die_with_parent() -> None:
+    """Linux: a killed run takes its cell's process along, so that it cannot go on beside the next run."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+
+
+def _write_output_to(log: Path) -> None:
+    """Send this process's stdout and stderr to ``log``: a crash leaves its last words there, not in the bar."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)

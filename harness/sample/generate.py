@@ -1,0 +1,150 @@
+"""Sampling a cell: build its denoiser, bind sampler and guidance, generate shard by shard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+import methods
+from harness.sample.seeds import SampleStreams
+from harness.sample.shards import Shard, read_shard, shard_path, shard_ranges, write_shard
+from harness.store.records import CellSpec
+from methods.diffusion.guidance import GuidanceRule, GuidedDenoiser
+from methods.diffusion.sampler import Sampler, SamplerOptions
+from methods.errors import CheckpointError, ConfigError
+from methods.protocols import Denoiser, WorkLedger
+from methods.registry import samplers
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class NotFiniteError(ArithmeticError):
+    """A sample holds NaN or infinity: its figures would mean nothing."""
+
+
+@dataclass(frozen=True)
+class BoundCell:
+    """A cell made runnable: denoiser on its device, sampler, guidance."""
+
+    spec: CellSpec
+    model: Denoiser
+    sampler: Sampler
+    rule: GuidanceRule
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.model.in_channels, self.model.input_size, self.model.input_size)
+
+    def streams(self, indices: range) -> SampleStreams:
+        return SampleStreams(self.spec.seed, indices, self.shape, self.model.num_classes, self.spec.device)
+
+    def denoiser(self, labels: Tensor, ledger: WorkLedger | None = None) -> GuidedDenoiser:
+        plans = self.model.plan(self.sampler.timesteps)
+        return GuidedDenoiser(self.model, labels, plans, self.rule, ledger)
+
+    def generate(self, indices: range, ledger: WorkLedger | None = None) -> tuple[Tensor, Tensor]:
+        """Samples (n, C, H, W) float32 on the cell's device and labels (n,). The state is kept in float32."""
+        streams = self.streams(indices)
+        guided = self.denoiser(streams.labels, ledger)
+        dtype = DTYPES[self.spec.dtype]
+
+        def denoise(x: Tensor, step: int) -> Tensor:
+            return guided(x.to(dtype), step).float()
+
+        with torch.inference_mode():
+            samples = self.sampler.sample(denoise, streams.noise(), streams.noise)
+        return samples, streams.labels
+
+
+def bind_sampler(spec: CellSpec) -> tuple[Sampler, GuidanceRule]:
+    """Sampler and guidance of a cell; needs no model."""
+    sampler: Sampler = samplers()[spec.sampler].load()(spec.steps, SamplerOptions(**spec.sampler_options))
+    return sampler, GuidanceRule(spec.guidance_scale, spec.guidance_interval, spec.guidance_channels)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a cell's inputs, and which field of the suite says it: 'config' or 'weights'."""
+
+    field: str
+    message: str
+
+
+def checkpoint_problem(spec: CellSpec, path: Path | None) -> Problem | None:
+    """Whether the method's config is possible and the checkpoint fits it. Takes no memory for the model."""
+    from methods.weights import mismatch, read_state
+
+    try:
+        with torch.device("meta"):
+            model = methods.build(spec.method, **spec.config)
+    except (ConfigError, TypeError) as error:
+        return Problem("config", f"{spec.method}: {error}")
+    try:
+        state = read_state(path) if path is not None else None
+    except CheckpointError as error:
+        return Problem("weights", str(error))
+    problem = mismatch(model, state) if state is not None else None
+    return Problem("weights", f"{path} does not fit {spec.method}: {problem}") if problem else None
+
+
+def bind(spec: CellSpec, weights: Path | None) -> BoundCell:
+    """Build the cell's denoiser on its device with its weights (random ones, seeded, if there are none)."""
+    model = methods.build(spec.method, **spec.config)
+    if weights is not None:
+        methods.load_weights(model, weights)
+        if spec.weights_sha256 is not None and model.weights_sha256 != spec.weights_sha256:
+            raise CheckpointError(f"{weights} changed since the plan was made")
+    else:
+        randomise(model, spec.seed)
+    model = model.to(spec.device, DTYPES[spec.dtype])
+    if spec.mode == "compiled":
+        model.compile()
+    sampler, rule = bind_sampler(spec)
+    return BoundCell(spec, cast(Denoiser, model), sampler, rule)
+
+
+def randomise(model: torch.nn.Module, seed: int) -> None:
+    """Small random weights everywhere. A fresh DiT has zero gates: zeros draw less power and time wrongly."""
+    generator = torch.Generator().manual_seed(seed % 2**32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(0.0, 0.02, generator=generator)
+
+
+def generate_shards(
+    cell: BoundCell, samples: int, size: int, folder: Path, progress: Callable[[int, int], None]
+) -> list[Path]:
+    """Make the shards that ``folder`` lacks; returns the paths of all, in order.
+
+    Raises NotFiniteError before a shard with NaN or infinity is written.
+    """
+    paths = []
+    ranges = list(shard_ranges(samples, size))
+    for done, indices in enumerate(ranges):
+        path = shard_path(folder, indices)
+        if not path.is_file():
+            generated, labels = cell.generate(indices)
+            if not torch.isfinite(generated).all():
+                bad = int((~torch.isfinite(generated)).flatten(1).any(1).sum())
+                raise NotFiniteError(f"{bad} of {size} samples in shard {indices.start} are NaN or infinite")
+            write_shard(path, Shard(generated.cpu().numpy(), labels.cpu().numpy()))
+        paths.append(path)
+        progress(done + 1, len(ranges))
+    return paths
+
+
+def read_samples(paths: list[Path], samples: int) -> Shard:
+    """The first ``samples`` samples of consecutive shards, joined. For sets that fit in memory."""
+    import numpy as np
+
+    shards = [read_shard(path) for path in paths]
+    return Shard(
+        np.concatenate([s.samples for s in shards])[:samples],
+        np.concatenate([s.labels for s in shards])[:samples],
+    )

@@ -1,0 +1,45 @@
+"""Shards: fixed ranges of sample indices, each one batch and one file that appears whole or not at all."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.store.store import write_atomic
+
+
+@dataclass(frozen=True)
+class Shard:
+    """samples (n, C, H, W) float32 as the sampler left them; labels (n,) int64."""
+
+    samples: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+def shard_ranges(samples: int, size: int) -> Iterator[range]:
+    """Index ranges of all shards of a run of ``samples``. Each is ``size`` long, also the last.
+
+    A shard is always a whole batch, so that a longer run extends a shorter one; surplus samples are not scored.
+    """
+    for start in range(0, samples, size):
+        yield range(start, start + size)
+
+
+def shard_path(folder: Path, indices: range) -> Path:
+    return folder / f"shard-{indices.start:07d}-{indices.stop:07d}.npz"
+
+
+def write_shard(path: Path, shard: Shard) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, samples=shard.samples, labels=shard.labels)
+    write_atomic(path, buffer.getvalue())
+
+
+def read_shard(path: Path) -> Shard:
+    with np.load(path) as data:
+        return Shard(data["samples"], data["labels"])

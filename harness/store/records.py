@@ -1,0 +1,102 @@
+"""The record: one measurement on one cell, immutable, with its units, uncertainty, protocol and provenance.
+
+Records are the only thing that the harness hands to the report. What is not in a record cannot be shown.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+RECORD_SCHEMA_VERSION = 1
+
+FailureKind = Literal["error", "not-finite", "timeout", "crash", "out-of-memory"]
+
+
+class Frozen(BaseModel):
+    """Base of every stored value: immutable, unknown keys refused, NaN and infinity kept out of the files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Quantity(Frozen):
+    """A measured number with its unit and either an interval or the reason why there is none."""
+
+    value: float
+    unit: str = Field(description="'GMAC', 'ms', 'MiB', 'images/s', '1' (a pure number)")
+    low: float | None = Field(default=None, description="lower end of the 95 % interval, same unit")
+    high: float | None = Field(default=None, description="upper end of the 95 % interval, same unit")
+    interval: str = Field(description="how low/high were made, or why there is no interval ('exact count')")
+
+
+class Failure(Frozen):
+    """Why a measurement has no value."""
+
+    kind: FailureKind
+    message: str = Field(description="one line for tables")
+    traceback: str = ""
+
+
+class Provenance(Frozen):
+    """Where a record comes from. Enough to make it again, or to see why it cannot be compared."""
+
+    command: str = Field(description="the shell command that runs this cell again")
+    started: str = Field(description="UTC, ISO 8601")
+    seconds: float = Field(description="wall clock that the measurement took")
+    seed: int
+    device: str = Field(description="'cpu' or 'cuda'")
+    device_name: str
+    threads: int
+    versions: dict[str, str] = Field(description="python, torch, numpy, fvcore, ditbench, …")
+    git: str | None = Field(description="commit of the working tree, '+dirty' appended; null outside one")
+    weights_sha256: str | None = Field(description="digest of the checkpoint; null for random weights")
+
+
+class CellSpec(Frozen):
+    """A fully resolved cell: method x variant x sampler x steps x guidance x seed, as the plan made it."""
+
+    cell: str = Field(description="unique name inside the suite; safe as a file name")
+    method: str = Field(description="name in the methods registry, e.g. 'dit-xl-2'")
+    variant: str = Field(
+        default="", description="what distinguishes cells of one method besides sampler/steps/guidance"
+    )
+    config: dict[str, Any] = Field(default_factory=dict, description="overrides of the method's config")
+    weights: str | None = Field(default=None, description="'zoo:NAME', a path, or null for random weights")
+    weights_sha256: str | None = None
+    sampler: str
+    sampler_options: dict[str, Any] = Field(default_factory=dict)
+    steps: int
+    guidance_scale: float = 1.0
+    guidance_interval: tuple[int, int] | None = None
+    guidance_channels: int | None = None
+    dataset: str | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    mode: str = Field(default="eager", description="'eager' or 'compiled'")
+    threads: int = 0
+    seed: int = 0
+    measure: tuple[str, ...] = ()
+    timeout_s: float | None = Field(default=None, description="this cell's own time limit")
+    cost_only: bool = Field(default=False, description="random weights or imposed activity: quality means nothing here")
+
+
+class Record(Frozen):
+    """One measurement on one cell. ``identity`` addresses everything that can change ``values``."""
+
+    schema_version: int = RECORD_SCHEMA_VERSION
+    identity: str = Field(description="SHA-256, hex, of what was measured and how")
+    suite: str
+    spec: CellSpec
+    measurement: str = Field(description="'flops', 'latency', 'kernels', 'memory', 'quality'")
+    options: dict[str, Any] = Field(default_factory=dict, description="the measurement's resolved options")
+    status: Literal["ok", "failed"]
+    values: dict[str, Quantity] = Field(default_factory=dict)
+    detail: dict[str, Any] = Field(default_factory=dict, description="structured data behind the values")
+    protocol: str | None = Field(default=None, description="quality protocol id; figures of two ids are not compared")
+    failure: Failure | None = None
+    provenance: Provenance
+
+    @property
+    def cell(self) -> str:
+        return self.spec.cell

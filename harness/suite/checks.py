@@ -1,0 +1,87 @@
+"""What a cell may not ask for, each fault at the place where the suite says it."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from harness.errors import InputError, Position
+from harness.suite.expand import Settings
+from harness.suite.positions import Node
+from methods import registry
+
+GRID = 1000  # timesteps of the training grid
+
+
+def check(settings: Settings, node: Node) -> None:
+    """Raise InputError for unknown names and for settings that contradict each other.
+
+    ``node``: the cell's merged fields with their places.
+    """
+    _check_names(settings, node)
+    _check_sampler(settings, node)
+    _check_guidance(settings, node)
+    _check_quality(settings, node)
+
+
+def _place(node: Node, *path: str | int) -> Position:
+    return node.nearest(path).position
+
+
+def _check_names(settings: Settings, node: Node) -> None:
+    wanted = [
+        (registry.methods(), settings.method, _place(node, "method")),
+        (registry.samplers(), str(settings.sampler.name), _place(node, "sampler", "name")),
+    ]
+    if settings.dataset is not None:
+        wanted.append((registry.datasets(), settings.dataset, _place(node, "dataset")))
+    for known, name, place in wanted:
+        try:
+            known[name]
+        except registry.UnknownNameError as error:
+            raise InputError(str(error), place) from None
+
+
+def _check_sampler(settings: Settings, node: Node) -> None:
+    sampler, steps = settings.sampler, settings.steps
+    if sampler.eta and sampler.name != "ddim":
+        raise InputError(f"eta is an option of ddim, and the sampler is {sampler.name}", _place(node, "sampler", "eta"))
+    if sampler.spacing == "ddim" and steps not in ddim_step_counts():
+        lower = [count for count in ddim_step_counts() if count < steps][-1:]
+        higher = [count for count in ddim_step_counts() if count > steps][:1]
+        raise InputError(
+            f"steps: spacing 'ddim' cannot make {steps} steps with one stride: "
+            f"take {' or '.join(map(str, lower + higher))}, or spacing 'even'",
+            _place(node, "steps"),
+        )
+
+
+def _check_guidance(settings: Settings, node: Node) -> None:
+    # No model is built here: only what the suite or the preset says is known. The rest is seen at build.
+    preset = registry.methods()[settings.method].preset
+    in_channels = settings.config.get("in_channels", preset.get("in_channels"))
+    channels = settings.guidance.channels
+    if channels is not None and isinstance(in_channels, int) and channels > in_channels:
+        raise InputError(
+            f"guidance.channels: {channels} is more than the {in_channels} channels of {settings.method}",
+            _place(node, "guidance", "channels"),
+        )
+
+
+def _check_quality(settings: Settings, node: Node) -> None:
+    if "quality" not in settings.measure:
+        return
+    place = _place(node, "measure", settings.measure.index("quality"))
+    if settings.weights is None:
+        raise InputError(
+            "quality of random weights means nothing: give the cell weights, or take quality out of measure",
+            place,
+        )
+    if settings.dataset is None:
+        known = ", ".join(registry.datasets().names())
+        raise InputError(f"quality needs a dataset to compare with (known: {known})", place)
+
+
+@cache
+def ddim_step_counts() -> tuple[int, ...]:
+    """Step counts that the reference's 'ddim' spacing can make: one stride from 1 to 999. Ascending."""
+    return tuple(sorted({len(range(0, GRID, stride)) for stride in range(1, GRID)}))

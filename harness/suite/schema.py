@@ -1,0 +1,145 @@
+"""What a suite may say. Unknown keys are refused; positions are added by ``harness.suite.load``.
+
+A suite names cells; ``matrix`` inside a cell sweeps any of its fields. ``defaults`` are merged under every
+cell, mappings deeply. A key set to null falls back to the built-in default, whatever ``defaults`` say.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+Measurement = Literal["flops", "latency", "kernels", "memory", "quality"]
+Level = Literal["step", "sample"]
+MEASUREMENTS: tuple[Measurement, ...] = ("flops", "latency", "kernels", "memory", "quality")
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Timestep = Annotated[int, Field(ge=0, le=999)]
+
+# ``sampler: ddim`` is short for ``sampler: {name: ddim}``, ``guidance: 1.5`` for ``guidance: {scale: 1.5}``.
+# ``harness.suite.load`` expands it before anything is merged, so that ``sampler: ddim`` in a cell keeps the
+# options that ``defaults`` give the sampler.
+SHORTHAND = {"sampler": "name", "guidance": "scale"}
+
+
+class Strict(BaseModel):
+    """Base of the schema: no unknown keys, no silent conversion (a whole number may stand for a float)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Guidance(Strict):
+    """Classifier-free guidance: prediction = uncond + scale * (cond - uncond)."""
+
+    scale: float = Field(default=1.0, ge=0.0, description="1 = unguided: one forward a step instead of two")
+    # strict=False: YAML has lists, not tuples. The numbers inside stay strict.
+    interval: Annotated[tuple[Timestep, Timestep], Field(strict=False)] | None = Field(
+        default=None, description="guide only at timesteps low <= t <= high of the training grid 0..999"
+    )
+    channels: int | None = Field(
+        default=None,
+        ge=1,
+        description="guide only the first channels (the reference samples with 3); null = all",
+    )
+
+    @field_validator("interval")
+    @classmethod
+    def _in_order(cls, interval: tuple[int, int] | None) -> tuple[int, int] | None:
+        if interval is not None and interval[0] > interval[1]:
+            raise ValueError(f"low {interval[0]} is above high {interval[1]}")
+        return interval
+
+
+class Sampler(Strict):
+    """A sampler with its options."""
+
+    name: str | None = Field(default=None, description="name in the samplers registry; unset: ddpm")
+    spacing: Literal["even", "ddim"] = Field(default="even", description="timestep respacing as the reference names it")
+    eta: float = Field(default=0.0, ge=0.0, le=1.0, description="DDIM's stochasticity; 0 = deterministic")
+    clip: bool = Field(default=False, description="clip the predicted clean image to [-1, 1] (pixel-space models)")
+
+
+class CellFields(Strict):
+    """Fields that both ``defaults`` and a cell may set. None = not set."""
+
+    method: str | None = None
+    config: dict[str, Any] | None = Field(default=None, description="overrides of the method's config")
+    weights: str | None = Field(
+        default=None, description="'zoo:NAME', a path (relative to the suite), or unset: random"
+    )
+    sampler: Sampler | None = Field(default=None, description="a name, or name, spacing, eta and clip")
+    steps: int | None = Field(default=None, ge=1, le=1000)
+    guidance: Guidance | None = Field(default=None, description="a scale, or scale, interval and channels")
+    dataset: str | None = None
+    device: Literal["cpu", "cuda"] | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    mode: Literal["eager", "compiled"] | None = None
+    seed: Seed | None = None
+    timeout_s: float | None = Field(default=None, gt=0, description="seconds; unset: limits.timeout_s")
+    measure: list[Measurement] | None = Field(default=None, min_length=1)
+
+
+class Cell(CellFields):
+    """One cell, or many if ``matrix`` is given (the product of its lists)."""
+
+    name: str | None = Field(
+        default=None, description="unique in the suite; may use fields: '{sampler}-{steps}-g{guidance}'"
+    )
+    variant: str | None = Field(default=None, description="shown in tables; may use fields as the name does")
+    matrix: dict[str, Annotated[list[Any], Field(min_length=1)]] | None = Field(
+        default=None, min_length=1, description="field (dotted: config.patch_size, guidance.scale) -> values"
+    )
+
+
+class LatencyOptions(Strict):
+    """Section 'Latency' of the documentation says what is timed and how."""
+
+    batch: int = Field(default=8, ge=1, description="images a call; guidance doubles the rows")
+    levels: list[Level] = Field(default=["step", "sample"], min_length=1)
+    rounds: int = Field(default=3, ge=3, le=1000, description="at least this many A B B A rounds")
+    budget_s: float = Field(default=10.0, gt=0, description="measuring ends here even if the interval is still wide")
+    warmup_s: float = Field(default=1.0, ge=0)
+    precision: float = Field(
+        default=0.01, gt=0, lt=1, description="stop when the median's 95 % interval is ± this share"
+    )
+
+
+class KernelsOptions(Strict):
+    batch: int = Field(default=8, ge=1)
+    steps: int = Field(default=8, ge=1, description="profiled denoiser calls, spread over the cell's steps")
+
+
+class MemoryOptions(Strict):
+    batch: int = Field(default=8, ge=1)
+
+
+class QualityOptions(Strict):
+    protocol: str = "digits"
+    samples: int = Field(default=1000, ge=20, le=1_000_000)
+    shard: int = Field(default=100, ge=1, le=4096, description="images a shard = images a batch")
+
+
+class Limits(Strict):
+    timeout_s: float = Field(default=3600.0, gt=0, description="a cell that runs longer is stopped and recorded")
+    max_cells: int = Field(default=500, ge=1, description="a sweep that makes more cells is refused")
+
+
+class Suite(Strict):
+    """A whole suite, after ``extends`` was followed."""
+
+    suite: Name
+    title: str = ""
+    description: str = ""
+    extends: str | None = Field(default=None, description="a shipped suite's name or a path relative to this file")
+    seed: Seed = 0
+    threads: int = Field(default=0, ge=0, description="torch threads; 0 = all physical cores that the process may use")
+    baseline: str | None = Field(default=None, description="the cell that ratios are taken against")
+    defaults: CellFields = Field(default_factory=CellFields)
+    cells: list[Cell] = Field(min_length=1)
+    latency: LatencyOptions = Field(default_factory=LatencyOptions)
+    kernels: KernelsOptions = Field(default_factory=KernelsOptions)
+    memory: MemoryOptions = Field(default_factory=MemoryOptions)
+    quality: QualityOptions = Field(default_factory=QualityOptions)
+    limits: Limits = Field(default_factory=Limits)

@@ -1,0 +1,41 @@
+"""What generates: denoisers, samplers, training. Knows torch; knows nothing of suites, stores or reports.
+
+Importing this package is cheap; torch is imported when something is built.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from methods.registry import methods as _methods
+from methods.registry import names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
+__all__ = ["build", "load_weights", "names"]
+
+
+def build(name: str, **config: Any) -> torch.nn.Module:
+    """Build a method by its registered name, in eval mode, with freshly initialised weights.
+
+    ``config`` overrides the preset; names follow the reference (``input_size``, ``patch_size``, ``depth``, …).
+    Inside ``with torch.device("meta")`` no memory is taken. Raises UnknownNameError, ConfigError.
+    """
+    entry = _methods()[name]
+    model: torch.nn.Module = entry.load()(**{**entry.preset, **config})
+    return model.eval()
+
+
+def load_weights(model: torch.nn.Module, source: Mapping[str, torch.Tensor] | str | PathLike[str]) -> torch.nn.Module:
+    """Load a state dict, a .safetensors or a .pt file into ``model``, strictly; returns the model.
+
+    Of a training checkpoint the ``ema`` entry is taken. Code in a file is never executed. The SHA-256 of a file is
+    left on the model as ``weights_sha256``. Raises CheckpointError in one readable line.
+    """
+    from methods.weights import load_into
+
+    return load_into(model, source)

@@ -1,0 +1,216 @@
+"""DiT: the static diffusion transformer with adaLN-Zero blocks (Peebles & Xie, arXiv 2212.09748).
+
+Parameter names and shapes are those of the public checkpoints, so that they load strictly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from methods.backbones.layers import (
+    Attention,
+    LabelEmbedder,
+    Mlp,
+    PatchEmbed,
+    TimestepEmbedder,
+    modulate,
+    sincos_2d,
+)
+from methods.config import make_config
+from methods.errors import ConfigError
+from methods.protocols import StepPlan, WorkLedger, WorkUnit
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """Shape of a DiT. Field names follow the reference; the defaults are DiT-XL/2 on 256x256 images.
+
+    input_size   side of the square latent (32 for 256x256 images behind the 8x VAE, 64 for 512x512)
+    learn_sigma  predict the variance too: the output has 2 * in_channels channels
+    """
+
+    input_size: int = 32
+    patch_size: int = 2
+    in_channels: int = 4
+    hidden_size: int = 1152
+    depth: int = 28
+    num_heads: int = 16
+    mlp_ratio: float = 4.0
+    num_classes: int = 1000
+    learn_sigma: bool = True
+
+    def __post_init__(self) -> None:
+        for name in (
+            "input_size",
+            "patch_size",
+            "in_channels",
+            "hidden_size",
+            "depth",
+            "num_heads",
+            "num_classes",
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"{name} must be a whole number of at least 1, not {value!r}")
+        if self.input_size % self.patch_size:
+            raise ConfigError(f"patch_size {self.patch_size} does not divide input_size {self.input_size}")
+        if self.hidden_size % self.num_heads:
+            raise ConfigError(f"num_heads {self.num_heads} does not divide hidden_size {self.hidden_size}")
+        if self.hidden_size % 4:
+            raise ConfigError(f"hidden_size {self.hidden_size} must be a multiple of 4 (sin-cos positions)")
+        if not isinstance(self.mlp_ratio, int | float) or int(self.hidden_size * self.mlp_ratio) < 1:
+            raise ConfigError(f"mlp_ratio must be a positive number, not {self.mlp_ratio!r}")
+
+    @property
+    def tokens(self) -> int:
+        return (self.input_size // self.patch_size) ** 2
+
+    @property
+    def out_channels(self) -> int:
+        return self.in_channels * (2 if self.learn_sigma else 1)
+
+
+class DiTBlock(nn.Module):
+    """x (B, N, C), condition c (B, C) -> (B, N, C). Six modulation vectors: attention's triple, then the MLP's."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.norm1 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.attn = Attention(width, config.num_heads)
+        self.norm2 = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.mlp = Mlp(width, int(width * config.mlp_ratio))
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=1)
+        x = torch.addcmul(x, gate1.unsqueeze(1), self.attn(modulate(self.norm1(x), shift1, scale1)))
+        return torch.addcmul(x, gate2.unsqueeze(1), self.mlp(modulate(self.norm2(x), shift2, scale2)))
+
+
+class FinalLayer(nn.Module):
+    """x (B, N, C), condition c (B, C) -> (B, N, patch^2 * C_out)."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.norm_final = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.linear = nn.Linear(width, config.patch_size**2 * config.out_channels)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(c).chunk(2, dim=1)
+        out: Tensor = self.linear(modulate(self.norm_final(x), shift, scale))
+        return out
+
+
+class DiT(nn.Module):
+    """The denoiser: x (B, C, S, S), t (B,) in 0..999, y (B,) in 0..num_classes -> (B, C_out, S, S)."""
+
+    def __init__(self, config: DiTConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or DiTConfig()
+        self.x_embedder = PatchEmbed(config.patch_size, config.in_channels, config.hidden_size)
+        self.t_embedder = TimestepEmbedder(config.hidden_size)
+        self.y_embedder = LabelEmbedder(config.num_classes, config.hidden_size)
+        self.pos_embed = nn.Parameter(torch.empty(1, config.tokens, config.hidden_size), requires_grad=False)
+        self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.depth))
+        self.final_layer = FinalLayer(config)
+        if not self.pos_embed.is_meta:
+            self.initialize()
+
+    @property
+    def in_channels(self) -> int:
+        return self.config.in_channels
+
+    @property
+    def out_channels(self) -> int:
+        return self.config.out_channels
+
+    @property
+    def input_size(self) -> int:
+        return self.config.input_size
+
+    @property
+    def num_classes(self) -> int:
+        return self.config.num_classes
+
+    def initialize(self) -> None:
+        """adaLN-Zero initialisation (section 3.2 of the paper): every block starts as the identity."""
+
+        def linear(module: nn.Module) -> None:
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+        self.apply(linear)
+        with torch.no_grad():
+            grid = self.config.input_size // self.config.patch_size
+            self.pos_embed.copy_(sincos_2d(grid, self.config.hidden_size)[None])
+        # the patch embedding is a linear map of the flattened patch and starts like one
+        nn.init.xavier_uniform_(self.x_embedder.proj.weight.view(self.config.hidden_size, -1))
+        assert self.x_embedder.proj.bias is not None
+        nn.init.zeros_(self.x_embedder.proj.bias)
+        nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
+        nn.init.normal_(self.t_embedder.mlp.get_parameter("0.weight"), std=0.02)
+        nn.init.normal_(self.t_embedder.mlp.get_parameter("2.weight"), std=0.02)
+        for name, parameter in self.named_parameters():
+            if ".adaLN_modulation." in name or name.startswith("final_layer.linear."):
+                nn.init.zeros_(parameter)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor,
+        *,
+        plan: StepPlan | None = None,
+        ledger: WorkLedger | None = None,
+    ) -> Tensor:
+        c = self.t_embedder(t) + self.y_embedder(y)
+        tokens = self.x_embedder(x) + self.pos_embed
+        for block in self.blocks:
+            tokens = block(tokens, c)
+        if ledger is not None:
+            ledger.record(plan or self.plan([-1.0])[0], rows=x.shape[0])
+        return self.unpatchify(self.final_layer(tokens, c))
+
+    def unpatchify(self, tokens: Tensor) -> Tensor:
+        """(B, N, p*p*C_out), ordered row of patch, column of patch, channel -> (B, C_out, S, S). Moves data only."""
+        p, channels = self.config.patch_size, self.config.out_channels
+        grid = self.config.input_size // p
+        image = tokens.view(-1, grid, grid, p, p, channels).permute(0, 5, 1, 3, 2, 4)
+        return image.reshape(-1, channels, grid * p, grid * p)
+
+    def plan(self, timesteps: Sequence[float]) -> list[StepPlan]:
+        """A static model does the same at every step."""
+        return [StepPlan(timestep=float(t)) for t in timesteps]
+
+    def work(self, plan: StepPlan, rows: int = 1, tokens: tuple[int, ...] | None = None) -> list[WorkUnit]:
+        config = self.config
+        example = next(self.blocks[0].parameters())
+
+        def random(*shape: int) -> Tensor:
+            return torch.randn(*shape, dtype=example.dtype)
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, dtype=torch.long)
+
+        width, side, n = config.hidden_size, config.input_size, config.tokens
+        return [
+            WorkUnit("patch-embed", 1, self.x_embedder, lambda: (random(rows, config.in_channels, side, side),)),
+            WorkUnit("time-embed", 1, self.t_embedder, lambda: (zeros(rows),)),
+            WorkUnit("label-embed", 1, self.y_embedder, lambda: (zeros(rows),)),
+            WorkUnit("block", config.depth, self.blocks[0], lambda: (random(rows, n, width), random(rows, width))),
+            WorkUnit("final", 1, self.final_layer, lambda: (random(rows, n, width), random(rows, width))),
+        ]
+
+
+def dit(**config: Any) -> DiT:
+    """A DiT from the fields of DiTConfig. Raises ConfigError."""
+    return DiT(make_config(DiTConfig, config))

@@ -1,0 +1,37 @@
+"""Ancestral sampling with a learned variance range (Ho et al. 2020; Nichol & Dhariwal 2021, eq. 15)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from torch import Tensor
+
+from methods.diffusion.sampler import Denoise, Noise, Sampler, split_output
+
+
+class DDPM(Sampler):
+    """x_{t-1} ~ N(posterior mean at the predicted x_0, variance between the posterior's and beta)."""
+
+    def sample(
+        self, denoise: Denoise, z: Tensor, noise: Noise, on_step: Callable[[int, Tensor], None] | None = None
+    ) -> Tensor:
+        x, schedule = z, self.schedule
+        for step in range(schedule.steps):
+            index = schedule.steps - 1 - step
+            eps, variance = split_output(denoise(x, step), z.shape[1])
+            x0 = self.clean(x, eps, index)
+            mean = float(schedule.posterior_mean_coef1[index]) * x0 + float(schedule.posterior_mean_coef2[index]) * x
+            x = mean if index == 0 else mean + self._deviation(variance, index) * noise()
+            if on_step is not None:
+                on_step(step, x)
+        return x
+
+    def _deviation(self, variance: Tensor | None, index: int) -> Tensor | float:
+        """Standard deviation: interpolated in log space where the model predicts it, else the posterior's."""
+        low = float(self.schedule.posterior_log_variance[index])
+        if variance is None:
+            return float(np.exp(0.5 * low))
+        high = float(np.log(self.schedule.betas[index]))
+        share = (variance + 1) / 2
+        return (0.5 * (share * high + (1 - share) * low)).exp()

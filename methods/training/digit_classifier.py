@@ -1,0 +1,30 @@
+"""The small convolutional digit classifier whose features score the embedded default."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class DigitClassifier(nn.Module):
+    """images (B, 1, 8, 8) in [-1, 1] -> logits (B, 10); ``features`` gives the (B, 64) layer before them.
+
+    Trained by ``recipes/digit-classifier.yaml`` on four fifths of the data; about 60,000 parameters.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 32, 3, padding=1)
+        self.conv2 = nn.Conv2d(32, 64, 3, padding=1)
+        self.hidden = nn.Linear(64 * 4 * 4, 64)
+        self.head = nn.Linear(64, 10)
+
+    def features(self, images: Tensor) -> Tensor:
+        x = F.gelu(self.conv1(images))
+        x = F.avg_pool2d(F.gelu(self.conv2(x)), 2)
+        return torch.tanh(self.hidden(x.flatten(1)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(images))
+        return logits

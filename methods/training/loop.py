@@ -1,0 +1,148 @@
+"""The training loop: AdamW, EMA, progress, and a resumable state that a kill cannot spoil.
+
+Every random choice of step k comes from a generator seeded by (recipe seed, k), so a run that was stopped and
+resumed ends in the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from methods.errors import CheckpointError
+from methods.training.recipe import OptimizerRecipe, Recipe
+
+LossOf = Callable[[nn.Module, torch.Generator], Tensor]
+"""(model in train mode, this step's generator) -> scalar loss."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """``ema``: the averaged weights; ``losses``: mean loss of each tenth of the run, for the manifest."""
+
+    ema: dict[str, Tensor]
+    steps: int
+    losses: list[float]
+
+
+def learning_rate(recipe: OptimizerRecipe, step: int, total: int) -> float:
+    """Rate at ``step`` (0-based) of ``total``: linear warm-up, then constant or half a cosine down to 0."""
+    if step < recipe.warmup:
+        return recipe.rate * (step + 1) / recipe.warmup
+    if recipe.schedule == "constant":
+        return recipe.rate
+    progress = (step - recipe.warmup) / max(1, total - recipe.warmup)
+    return recipe.rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def train(model: nn.Module, loss_of: LossOf, recipe: Recipe, folder: Path, progress: bool = True) -> Trained:
+    """Train ``model`` in place, resuming from ``folder``/checkpoint.pt if it is there.
+
+    Raises CheckpointError if that file belongs to another recipe, FloatingPointError when the loss is not finite.
+    """
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad],
+        lr=recipe.optimizer.rate,
+        betas=recipe.optimizer.betas,
+        weight_decay=recipe.optimizer.weight_decay,
+    )
+    ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    path = folder / "checkpoint.pt"
+    start, history = _resume(path, model, ema, optimizer, recipe) if path.is_file() else (0, [])
+    model.train()
+    bar = tqdm(
+        range(start, recipe.steps),
+        initial=start,
+        total=recipe.steps,
+        desc=recipe.recipe,
+        disable=not progress,
+    )
+    for step in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe.optimizer, step, recipe.steps)
+        loss = loss_of(model, step_generator(recipe.seed, step))
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"loss is {loss.item()} at step {step}")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if recipe.optimizer.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_norm)
+        optimizer.step()
+        _update(ema, model, recipe.ema)
+        history.append(loss.item())
+        if step % 20 == 0:
+            recent = history[-100:]
+            bar.set_postfix(loss=f"{sum(recent) / len(recent):.4f}", refresh=False)
+        if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
+            _save(path, model, ema, optimizer, recipe, step + 1, history)
+    model.eval()
+    tenth = max(1, len(history) // 10)
+    return Trained(
+        ema,
+        recipe.steps,
+        [sum(part) / len(part) for k in range(0, len(history), tenth) if (part := history[k : k + tenth])],
+    )
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The generator of one step.
+
+    torch's CPU generator uses only the low 32 bits of its seed, so the pair is hashed into them rather than packed.
+    """
+    return torch.Generator().manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))
+
+
+@torch.no_grad()
+def _update(ema: dict[str, Tensor], model: nn.Module, decay: float) -> None:
+    for name, value in model.state_dict().items():
+        if value.is_floating_point():
+            ema[name].lerp_(value, 1 - decay)
+        else:
+            ema[name].copy_(value)
+
+
+def _save(
+    path: Path,
+    model: nn.Module,
+    ema: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
+    step: int,
+    history: list[float],
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    state = {
+        "model": model.state_dict(),
+        "ema": ema,
+        "opt": optimizer.state_dict(),
+        "step": step,
+        "history": history,
+        "recipe": recipe.model_dump_json(),
+    }
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _resume(
+    path: Path, model: nn.Module, ema: dict[str, Tensor], optimizer: torch.optim.Optimizer, recipe: Recipe
+) -> tuple[int, list[float]]:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["recipe"] != recipe.model_dump_json():
+        raise CheckpointError(f"{path} was made by another recipe; delete it or train into another folder")
+    model.load_state_dict(state["model"])
+    for name, value in state["ema"].items():
+        ema[name].copy_(value)
+    optimizer.load_state_dict(state["opt"])
+    return int(state["step"]), list(state["history"])

@@ -1,0 +1,40 @@
+"""Training recipes: everything that decides the weights, as one frozen value that YAML files hold."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class OptimizerRecipe(Strict):
+    """AdamW with a warm-up and a constant or cosine rate."""
+
+    rate: float = Field(1e-4, gt=0, description="peak learning rate")
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: float | None = Field(None, gt=0, description="clip the gradient's global norm to this")
+
+
+class Recipe(Strict):
+    """One training run of a denoiser or of the digit classifier."""
+
+    recipe: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name; also the checkpoint's name")
+    kind: Literal["denoiser", "classifier"] = "denoiser"
+    description: str = ""
+    method: str = Field("dit-digits", description="registered method (denoiser only)")
+    config: dict[str, Any] = Field(default_factory=dict)
+    dataset: str = "digits"
+    steps: int = Field(ge=1)
+    batch: int = Field(128, ge=1)
+    seed: int = Field(0, ge=0)
+    label_dropout: float = Field(0.1, ge=0, le=1, description="share of labels replaced by 'no class'")
+    ema: float = Field(0.9999, ge=0, lt=1, description="decay a step; 0 keeps the raw weights")
+    optimizer: OptimizerRecipe = Field(default_factory=lambda: OptimizerRecipe.model_validate({}))
+    checkpoint_every: int = Field(500, ge=1, description="steps between resumable checkpoints")

@@ -1,0 +1,53 @@
+"""From a recipe to a checkpoint: build, train, measure what the manifest states, save."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import methods
+from methods.registry import datasets
+from methods.training.data.digits import Digits
+from methods.training.digit_classifier import DigitClassifier
+from methods.training.loop import train
+from methods.training.objectives import classification, denoising
+from methods.training.recipe import Recipe
+from methods.weights import save_state
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The checkpoint (EMA weights), its digest, and figures of the training itself."""
+
+    path: Path
+    sha256: str
+    figures: dict[str, Any]
+
+
+def run_recipe(recipe: Recipe, folder: Path, progress: bool = True) -> TrainingResult:
+    """Train as ``recipe`` says into ``folder``; resumes there after a kill."""
+    torch.manual_seed(recipe.seed)
+    data: Digits = datasets()[recipe.dataset].load()()
+    if recipe.kind == "classifier":
+        training, test = data.split()
+        model: nn.Module = DigitClassifier()
+        trained = train(model, classification(training, recipe), recipe, folder, progress)
+        model.load_state_dict(trained.ema)
+        with torch.no_grad():
+            correct = (model(test.images).argmax(1) == test.labels).float().mean().item()
+        figures: dict[str, Any] = {"held_out_accuracy": correct, "held_out_images": len(test.labels)}
+    else:
+        model = methods.build(recipe.method, **recipe.config)
+        trained = train(model, denoising(data, recipe), recipe, folder, progress)
+        figures = {}
+    figures |= {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "steps": trained.steps,
+        "loss_by_tenth": [round(value, 4) for value in trained.losses],
+    }
+    path = folder / f"{recipe.recipe}.safetensors"
+    return TrainingResult(path, save_state(path, trained.ema, {"recipe": recipe.model_dump()}), figures)

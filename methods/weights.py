@@ -1,0 +1,104 @@
+"""Reading checkpoints: safetensors or .pt, strict, never executing what is in the file."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from methods.errors import CheckpointError
+
+State = Mapping[str, Tensor]
+
+
+def sha256_file(path: str | PathLike[str]) -> str:
+    """SHA-256 of a file, hex, read in pieces. Raises OSError."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_state(path: str | PathLike[str]) -> dict[str, Tensor]:
+    """The state dict in a .safetensors or .pt/.pth/.bin file, on the CPU.
+
+    A dict with an ``ema`` entry is a training checkpoint: that entry is taken (else ``model`` or ``state_dict``).
+    Raises CheckpointError.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: not a safetensors file ({error})") from None
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path}: holds objects other than tensors, which ditbench does not unpickle; "
+            "save its state dict as safetensors"
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: not a readable checkpoint ({first})") from None
+    for name in ("ema", "model", "state_dict"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
+            loaded = loaded[name]
+            break
+    if not isinstance(loaded, dict) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise CheckpointError(f"{path}: no state dict of tensors in it")
+    return loaded
+
+
+def mismatch(model: nn.Module, state: Mapping[str, Any]) -> str | None:
+    """One line that says how ``state`` (name -> anything with a shape) does not fit ``model``; None if it fits."""
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in state.items()}
+    problems = []
+    if missing := [name for name in expected if name not in given]:
+        problems.append(f"{len(missing)} of {len(expected)} tensors are missing, first {missing[0]}")
+    if surplus := [name for name in given if name not in expected]:
+        near = difflib.get_close_matches(surplus[0], expected, n=1)
+        hint = f" (the model has {near[0]})" if near and near[0] in missing else ""
+        problems.append(f"{len(surplus)} are unknown, first {surplus[0]}{hint}")
+    wrong = [name for name in expected if name in given and expected[name] != given[name]]
+    if wrong:
+        name = wrong[0]
+        problems.append(
+            f"{len(wrong)} have another shape, first {name}: file {list(given[name])}, model {list(expected[name])}"
+        )
+    return "; ".join(problems) or None
+
+
+def load_into(model: nn.Module, source: State | str | PathLike[str]) -> nn.Module:
+    """See ``methods.load_weights``."""
+    if isinstance(source, Mapping):
+        state, label, digest = source, "state dict", None
+    else:
+        state, label, digest = read_state(source), str(source), sha256_file(source)
+    if (problem := mismatch(model, state)) is not None:
+        raise CheckpointError(f"{label} does not fit {type(model).__name__}: {problem}")
+    model.load_state_dict(dict(state), strict=True)
+    model.weights_sha256 = digest  # type: ignore[assignment]
+    return model
+
+
+def save_state(path: Path, state: State, metadata: Mapping[str, Any]) -> str:
+    """Write a safetensors file whole or not at all; metadata values become JSON. Returns the SHA-256, hex."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    data = save(tensors, {key: json.dumps(value) for key, value in metadata.items()})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,202 @@
+"""The report as a list of blocks, before it becomes Markdown, HTML or a PDF."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from report.detail_tables import accuracy_table, failures_table, operators_table, timing_table
+from report.plots.samples import SampleGrid
+from report.plots.style import Picture
+from report.reading import reading_notes
+from report.result_tables import cost_table, quality_table
+from report.run_view import RunView
+from report.summary import listed, summary
+from report.tables import Table
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    text: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One figure, or several narrow ones that stand side by side where the page allows."""
+
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Samples:
+    grids: tuple[SampleGrid, ...]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Names with their values, in a compact table."""
+
+    entries: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Notes:
+    """Terms with their explanations, set apart in a box."""
+
+    entries: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Cell names with the shell command that runs each again."""
+
+    entries: tuple[tuple[str, str], ...]
+
+
+Block = Paragraph | Figures | Samples | Facts | Notes | Commands | Table
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Content:
+    """``facts`` are the short lines of the title block; ``sections`` hold only what the run has."""
+
+    title: str
+    description: str
+    facts: tuple[tuple[str, str], ...]
+    sections: tuple[Section, ...]
+
+
+def compose(view: RunView, pictures: Mapping[str, Picture], grids: Sequence[SampleGrid]) -> Content:
+    """Everything that the report says, in reading order."""
+    drafts: list[tuple[str, list[Block | None]]] = [
+        ("Summary", [Paragraph(text) for text in summary(view)]),
+        (
+            "Results",
+            [quality_table(view), _figures(pictures, "pareto_gmacs", "pareto_time"), cost_table(view)],
+        ),
+        ("How to read these numbers", [Notes(notes) if (notes := reading_notes(view)) else None]),
+        (
+            "What failed" if failures_table(view) else "What has not run",
+            [failures_table(view), _pending(view)],
+        ),
+        ("Samples", [_samples(view, grids), accuracy_table(view)]),
+        ("Compute", [_figures(pictures, "profile"), operators_table(view)]),
+        ("Time", [_figures(pictures, "kernels"), timing_table(view)]),
+        ("Environment", [_provenance(view), Facts(_environment(view))]),
+        ("How to run each cell again", [_suite_command(view), _commands(view)]),
+    ]
+    sections = []
+    for title, blocks in drafts:
+        kept = tuple(block for block in blocks if block is not None and block != Facts(()))
+        if kept:
+            sections.append(Section(title, kept))
+    return Content(view.title, view.description, _title_facts(view), tuple(sections))
+
+
+def _figures(pictures: Mapping[str, Picture], *names: str) -> Figures | None:
+    found = tuple(pictures[name] for name in names if name in pictures)
+    return Figures(found) if found else None
+
+
+def _title_facts(view: RunView) -> tuple[tuple[str, str], ...]:
+    devices = dict.fromkeys(
+        f"{r.provenance.device_name} ({r.provenance.device})" for r in view.records if r.provenance.device_name
+    )
+    batches = sorted({row.batch for row in view.rows if row.batch is not None})
+    facts = (
+        ("Suite", view.suite),
+        ("Newest record", view.date.strftime("%Y-%m-%d %H:%M UTC") if view.date else ""),
+        ("Device", ", ".join(devices)),
+        ("Number type", ", ".join(dict.fromkeys(row.spec.dtype for row in view.rows))),
+        ("Batch", ", ".join(map(str, batches))),
+        ("Baseline", view.baseline or ""),
+        ("Quality protocol", view.protocol or ""),
+    )
+    return tuple((name, text) for name, text in facts if text)
+
+
+def _samples(view: RunView, grids: Sequence[SampleGrid]) -> Samples | None:
+    if not grids:
+        return None
+    shown = max(grid.shown for grid in grids)
+    columns = "column = class" if all(grid.by_class for grid in grids) else "in the order of their indices"
+    caption = f"The first samples of each cell (up to {shown}; {columns}). A place has the same seed in every cell."
+    if any(grid.wrong is not None for grid in grids):
+        caption += " Framed: the reference classifier reads another class than was asked for."
+    scored = {row.cell for row in view.rows if row.quantity("quality", "frechet")}
+    missing = [row.cell for row in view.rows if row.cell in scored - {grid.cell for grid in grids}]
+    if missing:
+        caption += f" No preview is stored for {listed(missing)}."
+    return Samples(tuple(grids), caption)
+
+
+def _pending(view: RunView) -> Paragraph | None:
+    names = [row.cell for row in view.rows if row.status == "pending"]
+    return Paragraph(f"Not run yet: {listed(names)}.") if names else None
+
+
+def _provenance(view: RunView) -> Paragraph | None:
+    """Says so when the records do not all come from one state of code, hardware and libraries."""
+    texts = []
+    for what, values in (
+        ("commits", (r.provenance.git for r in view.records)),
+        ("machines", (r.provenance.device_name for r in view.records)),
+        (
+            "sets of library versions",
+            (", ".join(map(" ".join, sorted(r.provenance.versions.items()))) for r in view.records),
+        ),
+    ):
+        distinct = sorted({value or "unknown" for value in values})
+        if len(distinct) > 1:
+            texts.append(f"The records come from {len(distinct)} {what}: {'; '.join(distinct)}.")
+    return Paragraph(" ".join(texts)) if texts else None
+
+
+def _environment(view: RunView) -> tuple[tuple[str, str], ...]:
+    entries = list(_flat(view.environment, ""))
+    conditions = [row.detail("latency").get("conditions") for row in view.rows]
+    timed = [condition for condition in conditions if condition]
+    for name in dict.fromkeys(name for condition in timed for name in condition):
+        values = dict.fromkeys(_text(condition.get(name)) for condition in timed)
+        entries.append((f"timing.{name}", " / ".join(values)))
+    return tuple(entries)
+
+
+def _flat(value: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, str]]:
+    for name, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from _flat(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", _text(inner)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value))
+    return "–" if value is None else " ".join(str(value).split())
+
+
+def _suite_command(view: RunView) -> Commands | None:
+    return Commands((("The whole suite", view.command),)) if view.command else None
+
+
+def _commands(view: RunView) -> Commands | None:
+    """One command a cell: that of its first record. A cell that never ran has none."""
+    entries = []
+    for row in view.rows:
+        record = next(iter(row.records.values()), None)
+        if record is not None:
+            entries.append((row.cell, record.provenance.command))
+    return Commands(tuple(entries)) if entries else None

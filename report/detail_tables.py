@@ -1,0 +1,187 @@
+"""The tables behind the results: operators, timings, recognition by class, failures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from harness.store.records import Quantity, Record
+from report.numbers import scale_for
+from report.result_tables import plain_marks_of, tag_of
+from report.run_view import Row, RunView
+from report.tables import Column, Mark, Table, number_column, text_column
+
+_OPERATORS = ("linear", "attention", "conv", "layer_norm")
+
+
+def operators_table(view: RunView) -> Table | None:
+    """One forward's MACs by operator, with layer norm apart; None if nothing was counted."""
+    rows = tuple(row for row in view.rows if row.detail("flops").get("by_operator"))
+    if not rows:
+        return None
+    counts = [row.detail("flops")["by_operator"] for row in rows]
+    totals = [row.value("flops", "gmacs_step") or sum(count.values()) for row, count in zip(rows, counts, strict=True)]
+    norms = [float(count.get("layer_norm", 0.0)) for count in counts]
+    scale = scale_for(totals, "GMAC")
+    decimals = max(2, min(4, 6 - math.floor(math.log10(max(totals) / scale.divisor or 1.0))))
+    names = [*_OPERATORS, *sorted({name for count in counts for name in count} - set(_OPERATORS))]
+    products = [
+        number_column(
+            name,
+            name.replace("_", " "),
+            "GMAC",
+            [count.get(name) for count in counts],
+            decimals=decimals,
+            scale=scale,
+        )
+        for name in names
+        if name != "layer_norm"
+    ]
+    bare = [total - norm for total, norm in zip(totals, norms, strict=True)]
+    columns = (
+        text_column("cell", "Cell", [row.cell for row in rows], tags=[tag_of(row) for row in rows]),
+        *products,
+        number_column("without", "without norm", "GMAC", bare, decimals=decimals, scale=scale),
+        number_column("layer_norm", "layer norm", "GMAC", norms, decimals=decimals, scale=scale),
+        number_column("total", "MACs/step", "GMAC", totals, decimals=decimals, scale=scale),
+        number_column(
+            "norm_share",
+            "norm share",
+            "%",
+            [100 * norm / total for norm, total in zip(norms, totals, strict=True)],
+            decimals=2,
+        ),
+    )
+    notes = (
+        "One forward of one sequence, mean over the steps; guidance is not counted. "
+        "Many papers leave layer norm out: their figure is the column without norm.",
+    )
+    return Table(
+        "operators", "Multiply–accumulates of one forward, by operator.", columns, plain_marks_of(rows), notes
+    ).without_empty_columns()
+
+
+def timing_table(view: RunView) -> Table | None:
+    """Every timed level of every cell with its spread and the cold costs; None if nothing was timed."""
+    entries: list[tuple[Row, str, dict[str, Any], dict[str, Any]]] = []
+    for row in view.rows:
+        detail = row.detail("latency")
+        for position, (level, figures) in enumerate(detail.get("levels", {}).items()):
+            entries.append((row, level, figures, detail if position == 0 else {}))
+    if not entries:
+        return None
+    rows = [row for row, *_ in entries]
+
+    def times(key: str, title: str) -> Column:
+        return number_column(key, title, "ms", [_number(figures.get(key)) for _, _, figures, _ in entries])
+
+    firsts = [bool(detail) for *_, detail in entries]
+    cold = [detail.get("cold", {}) for *_, detail in entries]
+    median = number_column("median_ms", "median", "ms", [_median(figures) for _, _, figures, _ in entries])
+    gaps = [_number(detail.get("gap_share")) for *_, detail in entries]
+    columns = (
+        text_column(
+            "cell",
+            "Cell",
+            [row.cell if first else "" for row, first in zip(rows, firsts, strict=True)],
+            tags=[_timing_tag(row) if first else "" for row, first in zip(rows, firsts, strict=True)],
+        ),
+        text_column("level", "Level", [level for _, level, _, _ in entries]),
+        number_column("rows", "rows", "1", [_number(f.get("rows")) for _, _, f, _ in entries], decimals=0),
+        number_column("n", "n", "1", [_number(f.get("n")) for _, _, f, _ in entries], decimals=0),
+        median,
+        times("q1_ms", "quartile 1"),
+        times("q3_ms", "quartile 3"),
+        times("minimum_ms", "least"),
+        times("p90_ms", "p90"),
+        number_column("load_ms", "load", "ms", [_number(c.get("load_ms")) for c in cold]),
+        number_column("first_call_ms", "first call", "ms", [_number(c.get("first_call_ms")) for c in cold]),
+        number_column("gap", "gap", "%", [None if g is None else 100 * g for g in gaps], decimals=1),
+    )
+    notes = [
+        "step: one denoiser call of the whole batch; sample: the whole sampling loop of the batch. "
+        "Load and first call are cold costs, paid once and in no other figure. "
+        "Brackets: 95 % interval of the median."
+    ]
+    if any(row.detail("latency").get("launch_bound") for row in rows):
+        notes.append("Launch-bound: the device waits for its host for more than a fifth of the time.")
+    batches = sorted({row.batch for row in rows if row.batch is not None})
+    batch = f" Batch {', '.join(map(str, batches))}." if batches else ""
+    return Table(
+        "timing", f"Timings by level.{batch}", columns, plain_marks_of(rows), tuple(notes)
+    ).without_empty_columns()
+
+
+def _timing_tag(row: Row) -> str:
+    tags = [tag_of(row), "launch-bound" if row.detail("latency").get("launch_bound") else ""]
+    return ", ".join(tag for tag in tags if tag)
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _median(figures: dict[str, Any]) -> Quantity | None:
+    if figures.get("median_ms") is None:
+        return None
+    return Quantity(
+        value=figures["median_ms"],
+        unit="ms",
+        low=figures.get("low_ms"),
+        high=figures.get("high_ms"),
+        interval="order statistics of the median",
+    )
+
+
+def accuracy_table(view: RunView) -> Table | None:
+    """Share of samples recognised as their class, class by class (at most 20); None if not measured."""
+    shares: dict[str, list[float]] = {
+        row.cell: row.detail("quality").get("accuracy_by_class") or [] for row in view.rows if not row.spec.cost_only
+    }
+    rows = [row for row in view.rows if shares.get(row.cell)]
+    classes = max((len(shares[row.cell]) for row in rows), default=0)
+    if not 0 < classes <= 20:
+        return None
+    columns = [text_column("cell", "Cell", [row.cell for row in rows], tags=[tag_of(row) for row in rows])]
+    for index in range(classes):
+        entries = [_at(shares[row.cell], index) for row in rows]
+        columns.append(number_column(f"class_{index}", str(index), "1", entries, decimals=2))
+    caption = "Share of samples that the reference classifier recognises as their class, by class."
+    return Table("accuracy", caption, tuple(columns), plain_marks_of(rows))
+
+
+def _at(shares: list[float], index: int) -> float | None:
+    return _number(shares[index]) if index < len(shares) else None
+
+
+def failures_table(view: RunView) -> Table | None:
+    """Failed measurements with reason and the file that holds the traceback; None if all went well.
+
+    Measurements of a cell that failed for one reason share a row.
+    """
+    groups: dict[tuple[str, str, str], list[Record]] = {}
+    for row in view.rows:
+        for record in row.failures.values():
+            failure = record.failure
+            kind, message = (failure.kind, failure.message) if failure else ("error", "")
+            groups.setdefault((row.cell, kind, " ".join(message.split())), []).append(record)
+    if not groups:
+        return None
+    files = [f"failures/{records[0].identity[:12]}*.json" for records in groups.values()]
+    columns = (
+        text_column("cell", "Cell", [cell for cell, _, _ in groups]),
+        text_column("measurements", "Measurements", [_names(view, records) for records in groups.values()]),
+        text_column("kind", "Kind", [kind for _, kind, _ in groups]),
+        text_column("message", "Reason", [message for _, _, message in groups], wide=True),
+        text_column("file", "Traceback in", files),
+    )
+    marks: list[Mark] = ["plain"] * len(groups)
+    return Table("failures", "What failed, and why. The other cells are not touched by it.", columns, tuple(marks))
+
+
+def _names(view: RunView, records: Sequence[Record]) -> str:
+    planned = next(row.planned for row in view.rows if row.cell == records[0].cell)
+    if len(records) == len(planned) > 1:
+        return f"all {len(planned)}"
+    return ", ".join(record.measurement for record in records)

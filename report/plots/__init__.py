@@ -1,0 +1,1 @@
+"""Figures of the report. Each module turns rows of a run into one figure."""

@@ -1,0 +1,242 @@
+"""Quality against a cost, with the Pareto front: lower left is better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from harness.stats.pareto import Point, pareto_front
+from harness.store.records import Quantity
+from report.numbers import Scale, decimals_for, fixed, scale_for
+from report.plots.labels import Label, Segment, place_labels
+from report.plots.style import (
+    BLUE,
+    COLUMN_WIDTH,
+    DARK,
+    GREY,
+    PAGE_WIDTH,
+    VERMILION,
+    Picture,
+    picture,
+    shortened,
+    styled,
+)
+from report.run_view import Row, RunView
+
+MOST_LABELS = 24
+_MARKERS = "osD^v"
+
+
+@dataclass(frozen=True)
+class _Spot:
+    row: Row
+    x: Quantity
+    y: Quantity
+
+
+def pareto_picture(view: RunView, measurement: str, name: str, title: str, what: str) -> Picture | None:
+    """Fréchet distance against ``measurement.name``; None with fewer than two cells to compare.
+
+    ``title`` labels the axis and ``what`` is the word that the caption uses ('compute', 'time').
+    """
+    spots = _spots(view.rows, measurement, name)
+    if len(spots) < 2:
+        return None
+    scale = scale_for([spot.x.value for spot in spots], spots[0].x.unit)
+    by_device = measurement == "latency"
+    devices = sorted({spot.row.device_name for spot in spots}) if by_device else [""]
+    with styled():
+        wide = len(spots) > 12 or max(len(spot.row.cell) for spot in spots) > 22
+        size = (PAGE_WIDTH, 4.2) if wide else (COLUMN_WIDTH, 3.0)
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        for index, device in enumerate(devices):
+            cloud = [spot for spot in spots if not by_device or spot.row.device_name == device]
+            _draw(axes, cloud, scale, _MARKERS[index % len(_MARKERS)])
+        cheap = [row for row in view.rows if row.spec.cost_only and row.value(measurement, name) is not None]
+        _scale_axes(axes, spots, cheap, measurement, name, scale)
+        axes.set_xlabel(f"{title} [{scale.unit}]")
+        axes.set_ylabel("Fréchet distance (lower is better)")
+        _legend(axes, spots, devices, bool(cheap))
+        figure.draw_without_rendering()
+        _label(axes, spots, cheap, measurement, name, scale)
+        # The labels have their places now: a second layout pass would move the axes under them.
+        figure.set_layout_engine("none")
+        return picture(figure, *_words(view, spots, cheap, name, what))
+
+
+def _spots(rows: Sequence[Row], measurement: str, name: str) -> list[_Spot]:
+    spots = []
+    for row in rows:
+        x, y = row.quantity(measurement, name), row.quantity("quality", "frechet")
+        if x is not None and y is not None:
+            spots.append(_Spot(row, x, y))
+    return spots
+
+
+def _front(spots: Sequence[_Spot]) -> tuple[str, ...]:
+    return pareto_front([Point(spot.row.cell, spot.x.value, spot.y.value) for spot in spots]).names
+
+
+def _draw(axes: Axes, spots: Sequence[_Spot], scale: Scale, marker: str) -> None:
+    names = _front(spots)
+    for spot in spots:
+        member = spot.row.cell in names
+        colour = BLUE if member else GREY
+        x, y = spot.x.value / scale.divisor, spot.y.value
+        axes.errorbar(
+            x,
+            y,
+            xerr=_error(spot.x, scale.divisor),
+            yerr=_error(spot.y, 1.0),
+            fmt="none",
+            ecolor=colour,
+            elinewidth=0.7,
+            capsize=1.5,
+            capthick=0.7,
+            alpha=0.8,
+            zorder=3,
+        )
+        axes.plot(x, y, marker, color=colour, markersize=4.5 if member else 3.5, zorder=4)
+        if spot.row.is_baseline:
+            axes.plot(x, y, "o", markersize=9, markerfacecolor="none", markeredgecolor=VERMILION, zorder=5)
+    by_name = {spot.row.cell: spot for spot in spots}
+    line = [(by_name[name].x.value / scale.divisor, by_name[name].y.value) for name in names]
+    axes.plot(*zip(*line, strict=True), drawstyle="steps-post", color=BLUE, linewidth=1.0, zorder=2)
+
+
+def _error(quantity: Quantity, divisor: float) -> Any:
+    if quantity.low is None or quantity.high is None:
+        return None
+    ends = (quantity.value - quantity.low, quantity.high - quantity.value)
+    return [[max(end, 0.0) / divisor] for end in ends]
+
+
+def _scale_axes(
+    axes: Axes, spots: Sequence[_Spot], cheap: Sequence[Row], measurement: str, name: str, scale: Scale
+) -> None:
+    xs = [spot.x.value / scale.divisor for spot in spots]
+    xs += [(row.value(measurement, name) or 0.0) / scale.divisor for row in cheap]
+    if min(xs) > 0 and max(xs) / min(xs) > 10:
+        axes.set_xscale("log")
+        axes.set_xlim(min(xs) / 1.5, max(xs) * 1.8)
+        _plain_log(axes, "x", min(xs), max(xs))
+    else:
+        room = 0.12 * (max(xs) - min(xs) or max(xs) or 1.0)
+        axes.set_xlim(max(min(xs) - room, 0.0), max(xs) + 1.5 * room)
+    ends = [end for spot in spots for end in (spot.y.low, spot.y.high, spot.y.value) if end is not None]
+    low, high = min(ends), max(ends)
+    if low > 0 and high / low > 10:
+        axes.set_yscale("log")
+        axes.set_ylim(low / 1.6, high * 1.5)
+        _plain_log(axes, "y", low, high)
+    else:
+        room = high - low or abs(high) or 1.0
+        axes.set_ylim(low - 0.2 * room, high + 0.12 * room)
+
+
+def _plain_log(axes: Axes, which: str, low: float, high: float) -> None:
+    """Ticks at 1, 2, 5 (1 alone over three decades) with plain numbers: 10^0.3 is nobody's latency."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    steps = (1.0,) if high / low > 1000 else (1.0, 2.0, 5.0)
+    axis.set_major_locator(LogLocator(base=10, subs=steps))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _legend(axes: Axes, spots: Sequence[_Spot], devices: Sequence[str], cost_only: bool) -> None:
+    handles = [Line2D([], [], color=BLUE, marker="o", markersize=4.5, linewidth=1.0, label="Pareto front")]
+    if len(_front(spots)) < len(spots):
+        handles.append(Line2D([], [], color=GREY, marker="o", markersize=3.5, linestyle="none", label="dominated"))
+    if any(spot.row.is_baseline for spot in spots):
+        ring = Line2D([], [], marker="o", markersize=7, linestyle="none", label="baseline")
+        ring.set_markerfacecolor("none")
+        ring.set_markeredgecolor(VERMILION)
+        handles.append(ring)
+    if cost_only:
+        handles.append(Line2D([], [], color=DARK, marker="|", markersize=7, linestyle="none", label="cost only"))
+    if len(devices) > 1:
+        handles += [
+            Line2D([], [], color=GREY, marker=marker, linestyle="none", markersize=4, label=device[:40])
+            for marker, device in zip(_MARKERS * len(devices), devices, strict=False)
+        ]
+    axes.legend(
+        handles=handles,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=len(handles) if len(handles) <= 4 else 3,
+        handletextpad=0.4,
+        columnspacing=1.2,
+    )
+
+
+def _label(axes: Axes, spots: Sequence[_Spot], cheap: Sequence[Row], measurement: str, name: str, scale: Scale) -> None:
+    """Names for the points. Very full plots name only the front and the baseline."""
+    fronts = _fronts(spots, measurement)
+    members = {cell for front in fronts for cell in front}
+    words = shortened([row.cell for row in (*(spot.row for spot in spots), *cheap)])
+    labels = []
+    for spot in spots:
+        chosen = spot.row.cell in members or spot.row.is_baseline
+        if chosen or len(spots) <= MOST_LABELS:
+            x, y = spot.x.value / scale.divisor, spot.y.value
+            labels.append(Label(words[spot.row.cell], x, y, DARK if chosen else "#6E6E6E"))
+    floor = axes.get_ylim()[0]
+    for row in cheap:
+        x = (row.value(measurement, name) or 0.0) / scale.divisor
+        axes.plot(x, floor, "|", color=DARK, markersize=10, clip_on=False, zorder=5)
+        if len(cheap) <= 4:
+            labels.append(Label(f"{words[row.cell]} (cost only)", x, floor, DARK, italic=True))
+    place_labels(axes, labels, _segments(spots, fronts, scale))
+
+
+def _fronts(spots: Sequence[_Spot], measurement: str) -> list[tuple[str, ...]]:
+    """One front for counts, one a device for times."""
+    if measurement != "latency":
+        return [_front(spots)]
+    devices = dict.fromkeys(spot.row.device_name for spot in spots)
+    return [_front([spot for spot in spots if spot.row.device_name == device]) for device in devices]
+
+
+def _segments(spots: Sequence[_Spot], fronts: Sequence[tuple[str, ...]], scale: Scale) -> list[Segment]:
+    """Every drawn line: interval bars and the steps of the fronts."""
+    segments: list[Segment] = []
+    at = {spot.row.cell: (spot.x.value / scale.divisor, spot.y.value) for spot in spots}
+    for spot in spots:
+        x, y = at[spot.row.cell]
+        if spot.x.low is not None and spot.x.high is not None:
+            segments.append(((spot.x.low / scale.divisor, y), (spot.x.high / scale.divisor, y)))
+        if spot.y.low is not None and spot.y.high is not None:
+            segments.append(((x, spot.y.low), (x, spot.y.high)))
+    for front in fronts:
+        for left, right in pairwise(front):
+            corner = (at[right][0], at[left][1])
+            segments += [(at[left], corner), (corner, at[right])]
+    return segments
+
+
+def _words(view: RunView, spots: Sequence[_Spot], cheap: Sequence[Row], name: str, what: str) -> tuple[str, str, str]:
+    caption = f"Quality against {what}; lower left is better. Bars: 95 % intervals."
+    if any(spot.row.is_baseline for spot in spots):
+        caption += f" Ring: the baseline {view.baseline}."
+    if cheap:
+        names = ", ".join(row.cell for row in cheap)
+        caption += f" Cost only, at the foot of the plot: {names}."
+    left_out = [row for row in view.rows if row.cell not in {s.row.cell for s in spots} and row not in cheap]
+    if left_out:
+        caption += f" Not shown, for want of figures: {', '.join(row.cell for row in left_out)}."
+    listed = "; ".join(
+        f"{s.row.cell} {fixed(s.x.value, decimals_for([s.x.value]))} {s.x.unit}, "
+        f"{fixed(s.y.value, decimals_for([s.y.value]))}"
+        for s in spots
+    )
+    stem = "pareto_gmacs" if name == "gmacs_image" else "pareto_time"
+    return stem, caption, f"Scatter plot of Fréchet distance against {what}: {listed}."

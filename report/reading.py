@@ -1,0 +1,89 @@
+"""What a reader must know to read the numbers: definitions and interval methods, taken from the records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from harness.store.records import Record
+from report.run_view import RunView
+
+_NAMES = {
+    "frechet": "Fréchet distance",
+    "kid": "KID",
+    "precision": "precision",
+    "recall": "recall",
+    "accuracy": "accuracy",
+    "latency_ms": "time a call",
+    "sample_ms": "time a sampling loop",
+    "image_ms": "time an image",
+    "images_per_s": "images/s",
+    "speedup": "speed-up",
+}
+
+
+def reading_notes(view: RunView) -> tuple[tuple[str, str], ...]:
+    """(term, explanation) for every kind of number that this run has."""
+    flops, latency = _complete(view, "flops"), _complete(view, "latency")
+    quality = [record for record in _complete(view, "quality") if not record.spec.cost_only]
+    fronts = any(row.on_front_gmacs is not None or row.on_front_time is not None for row in view.rows)
+    drafts = (
+        ("MACs", _about_macs(flops) if flops else ""),
+        ("Time", f"{_TIME} {_intervals(latency)}" if latency else ""),
+        ("Realised", _REALISED if any(row.realised is not None for row in view.rows) else ""),
+        ("Quality", _about_quality(view, quality) if quality else ""),
+        ("Front", _FRONT if fronts else ""),
+        ("Gap", _GAP if _complete(view, "kernels") else ""),
+        ("Cost only", _COST_ONLY if any(row.spec.cost_only for row in view.rows) else ""),
+    )
+    return tuple((term, " ".join(text.split())) for term, text in drafts if text)
+
+
+_TIME = """A call is one denoiser call of the whole batch; guidance doubles its rows. Time an image is the
+whole sampling loop divided by the batch."""
+_REALISED = """Speed-up times the ratio of compute, both against the baseline, timed in turns in one process.
+1.00: every saved operation became saved time; below: the hardware gave less than was promised."""
+_FRONT = """A cell is on the front if no other is at least as good in both directions and better in one. Fronts
+use the measured values alone: cells whose intervals overlap may change places in another run."""
+_GAP = "Wall clock minus device time: what a call spends waiting for its host."
+_COST_ONLY = """Random weights or imposed activity: compute and time are true, samples mean nothing. Such a cell
+has no quality figure and no place on a front."""
+
+
+def _about_macs(records: list[Record]) -> str:
+    conventions = _distinct(str(record.detail.get("convention", "")) for record in records)
+    stated = " ".join(text if text.endswith(".") else f"{text}." for text in conventions)
+    return f"""Multiply–accumulates, which papers of this field print as FLOPs. {stated} A step's figure is
+    one forward of one sequence; an image's figure sums all steps and counts guidance's second forward."""
+
+
+def _about_quality(view: RunView, records: list[Record]) -> str:
+    counts = _distinct(
+        f"{record.detail['samples']} samples against {record.detail['reference_samples']} references"
+        for record in records
+        if "samples" in record.detail and "reference_samples" in record.detail
+    )
+    about = ": ".join(filter(None, (f"Protocol {view.protocol}", "; ".join(counts))))
+    return f"{about}. Numbers of another protocol must not be set beside these. {_intervals(records)}"
+
+
+def _complete(view: RunView, measurement: str) -> list[Record]:
+    return [
+        record for row in view.rows if (record := row.records.get(measurement)) is not None and record.status == "ok"
+    ]
+
+
+def _distinct(texts: Iterable[str]) -> list[str]:
+    sentences = (text.strip() for text in dict.fromkeys(texts))
+    return [text for text in sentences if text]
+
+
+def _intervals(records: list[Record]) -> str:
+    """'Intervals: a, b: how; c: why there is none.' as the records say."""
+    methods: dict[str, dict[str, None]] = {}
+    for record in records:
+        for name, quantity in record.values.items():
+            if name in _NAMES and quantity.interval:
+                methods.setdefault(quantity.interval, {})[_NAMES[name]] = None
+    if not methods:
+        return ""
+    return "Intervals: " + "; ".join(f"{', '.join(names)}: {how}" for how, names in methods.items()) + "."

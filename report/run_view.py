@@ -1,0 +1,234 @@
+"""A run as the report sees it: the plan's cells joined with records, with ratios and fronts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from harness.errors import InputError, Position
+from harness.stats.pareto import Point, pareto_front
+from harness.store.records import CellSpec, Quantity, Record
+from harness.store.store import RunStore
+
+Status = Literal["ok", "failed", "partial", "pending"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell of the plan with everything that its records say.
+
+    ``flops_ratio`` (compute an image / the baseline's), ``speedup`` and ``realised`` are pure numbers,
+    None where there is no baseline or no measurement. ``on_front_*`` is None for a cell that has no place in that plot.
+    """
+
+    cell: str
+    spec: CellSpec
+    planned: tuple[str, ...]
+    records: Mapping[str, Record]
+    is_baseline: bool = False
+    flops_ratio: float | None = None
+    speedup: Quantity | None = None
+    realised: float | None = None
+    on_front_gmacs: bool | None = None
+    on_front_time: bool | None = None
+
+    def quantity(self, measurement: str, name: str) -> Quantity | None:
+        """A measured figure, or None. A cost-only cell has no quality, whatever its records hold."""
+        record = self.records.get(measurement)
+        if record is None or record.status != "ok" or False:
+            return None
+        return record.values.get(name)
+
+    def value(self, measurement: str, name: str) -> float | None:
+        """The bare number of ``quantity``."""
+        quantity = self.quantity(measurement, name)
+        return None if quantity is None else quantity.value
+
+    def detail(self, measurement: str) -> dict[str, Any]:
+        """The structured data behind a complete measurement; empty if there is none."""
+        record = self.records.get(measurement)
+        return record.detail if record is not None and record.status == "ok" else {}
+
+    @property
+    def failures(self) -> dict[str, Record]:
+        """Measurements that failed, in the plan's order."""
+        return {name: record for name, record in self.records.items() if record.status == "failed"}
+
+    @property
+    def status(self) -> Status:
+        """'ok' all measured, 'pending' nothing tried, 'failed' only failures so far, 'partial' in between."""
+        done = [name for name, record in self.records.items() if record.status == "ok"]
+        if len(done) == len(self.planned):
+            return "ok"
+        if not self.records:
+            return "pending"
+        return "partial" if done else "failed"
+
+    @property
+    def reason(self) -> str:
+        """One line on every measurement that has no value; empty if all is well."""
+        parts = []
+        for name in self.planned:
+            record = self.records.get(name)
+            if record is None:
+                parts.append(f"{name}: not run yet")
+            elif record.failure is not None:
+                parts.append(f"{name}: {record.failure.kind}: {' '.join(record.failure.message.split())}")
+            elif record.status == "failed":
+                parts.append(f"{name}: failed")
+        return "; ".join(parts)
+
+    @property
+    def dominated(self) -> bool:
+        """Whether the cell stands in a Pareto plot and is on the front of none."""
+        places = [place for place in (self.on_front_gmacs, self.on_front_time) if place is not None]
+        return bool(places) and not any(places)
+
+    @property
+    def batch(self) -> int | None:
+        """Images a call in the timings, else in the other measured passes."""
+        for name in ("latency", "kernels", "memory"):
+            record = self.records.get(name)
+            if record is not None and record.status == "ok":
+                batch = record.detail.get("batch", record.options.get("batch"))
+                if batch is not None:
+                    return int(batch)
+        return None
+
+    @property
+    def device_name(self) -> str:
+        """The hardware that the timings ran on, else that of any record; empty if nothing ran."""
+        record = self.records.get("latency") or next(iter(self.records.values()), None)
+        return record.provenance.device_name if record is not None else ""
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A whole run. ``protocol`` is the quality protocol of all rows, ``date`` the newest record's start."""
+
+    folder: Path
+    suite: str
+    title: str
+    description: str
+    command: str
+    baseline: str | None
+    rows: tuple[Row, ...]
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    protocol: str | None = None
+    date: datetime | None = None
+
+    def having(self, measurement: str, name: str) -> tuple[Row, ...]:
+        """Rows that have this figure."""
+        return tuple(row for row in self.rows if row.quantity(measurement, name) is not None)
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Every record of the run, in the plan's order."""
+        return tuple(record for row in self.rows for record in row.records.values())
+
+
+def load_run(folder: Path) -> RunView:
+    """Read a run's folder.
+
+    Raises InputError if it is not a run, if a stored file is unreadable, or if its quality figures come from
+    more than one protocol: those cannot be compared.
+    """
+    store = RunStore(folder)
+    plan, cells = store.plan(), store.cells()
+    baseline: str | None = plan.get("baseline")
+    rows = [_row(entry, cells[entry["name"]], baseline, folder) for entry in plan["cells"]]
+    rows = _with_fronts(_with_ratios(rows, baseline))
+    started = [record.provenance.started for row in rows for record in row.records.values()]
+    return RunView(
+        folder=folder,
+        suite=plan.get("suite", ""),
+        title=plan.get("title") or plan.get("suite", ""),
+        description=" ".join((plan.get("description") or "").split()),
+        command=plan.get("command") or "",
+        baseline=baseline,
+        rows=tuple(rows),
+        environment=store.environment(),
+        protocol=_one_protocol(rows),
+        date=max(map(_moment, started), default=None),
+    )
+
+
+def _row(entry: dict[str, Any], records: dict[str, Record], baseline: str | None, folder: Path) -> Row:
+    try:
+        stored = entry.get("spec") or next(iter(records.values())).spec
+        spec = CellSpec.model_validate(stored)
+    except (ValidationError, StopIteration):
+        message = f"cell {entry['name']!r} has no readable spec (run the suite again to renew the plan)"
+        raise InputError(message, Position(folder / "plan.json")) from None
+    planned = tuple(entry["measurements"])
+    return Row(entry["name"], spec, planned, records, is_baseline=entry["name"] == baseline)
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _one_protocol(rows: list[Row]) -> str | None:
+    seen: dict[str, str] = {}
+    for row in rows:
+        record = row.records.get("quality")
+        if record is not None and record.status == "ok" and record.protocol and not row.spec.cost_only:
+            seen.setdefault(record.protocol, row.cell)
+    if len(seen) > 1:
+        named = " and ".join(f"{protocol} (cell {cell})" for protocol, cell in seen.items())
+        raise InputError(f"quality was measured with different protocols that cannot be compared: {named}")
+    return next(iter(seen), None)
+
+
+def _with_ratios(rows: list[Row], baseline: str | None) -> list[Row]:
+    base = next((row for row in rows if row.cell == baseline), None)
+    if base is None:
+        return rows
+    return [_against(row, base) for row in rows]
+
+
+def _against(row: Row, base: Row) -> Row:
+    gmacs, base_gmacs = row.value("flops", "gmacs_image"), base.value("flops", "gmacs_image")
+    ratio = gmacs / base_gmacs if gmacs is not None and base_gmacs else None
+    speedup = row.quantity("latency", "speedup")
+    latency = row.detail("latency")
+    if row.is_baseline:
+        own = row.quantity("latency", "latency_ms") or row.quantity("latency", "image_ms")
+        speedup = Quantity(value=1.0, unit="1", low=None, high=None, interval="the baseline itself") if own else None
+    elif latency.get("baseline", base.cell) != base.cell:
+        # A ratio against another cell would stand in a column that promises this one.
+        speedup = None
+    realised = None
+    if speedup is not None and ratio is not None:
+        # A step-level speed-up promises only what one call saves; fewer steps are not its merit.
+        by_step = latency.get("speedup_level") == "step" and not row.is_baseline
+        promised = ratio * base.spec.steps / row.spec.steps if by_step else ratio
+        realised = speedup.value * promised
+    return replace(row, flops_ratio=ratio, speedup=speedup, realised=realised)
+
+
+def _with_fronts(rows: list[Row]) -> list[Row]:
+    gmacs = _membership(rows, "flops", "gmacs_image", by_device=False)
+    time = _membership(rows, "latency", "image_ms", by_device=True)
+    return [replace(row, on_front_gmacs=gmacs.get(row.cell), on_front_time=time.get(row.cell)) for row in rows]
+
+
+def _membership(rows: list[Row], measurement: str, name: str, by_device: bool) -> dict[str, bool]:
+    """cell -> on the front. Times of two devices are not compared: each device has its own front."""
+    clouds: dict[str, list[Point]] = {}
+    for row in rows:
+        x, y = row.value(measurement, name), row.value("quality", "frechet")
+        if x is not None and y is not None:
+            clouds.setdefault(row.device_name if by_device else "", []).append(Point(row.cell, x, y))
+    placed: dict[str, bool] = {}
+    for cloud in clouds.values():
+        front = pareto_front(cloud)
+        placed |= {point.name: True for point in front.members}
+        placed |= {point.name: False for point in front.dominated}
+    return placed

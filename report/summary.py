@@ -1,0 +1,148 @@
+"""The run in a few sentences, each made from its figures. What was not measured is not mentioned."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from harness.stats.pareto import Point, pareto_front
+from harness.store.records import Quantity
+from report.numbers import short, with_unit
+from report.result_tables import has_quality
+from report.run_view import Row, RunView, Status
+
+
+def summary(view: RunView) -> tuple[str, ...]:
+    """Paragraphs: what ran, the best quality, the fronts, the savings, the warnings."""
+    paragraphs = (
+        " ".join(filter(None, (_what_ran(view), _best_quality(view)))),
+        " ".join(filter(None, (_compute_front(view), _time_front(view)))),
+        " ".join(filter(None, (_saving(view), _launch_bound(view), _sizes(view)))),
+    )
+    return tuple(paragraph for paragraph in paragraphs if paragraph)
+
+
+def listed(words: Iterable[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    items = list(words)
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
+
+
+def _what_ran(view: RunView) -> str:
+    counts = Counter(row.status for row in view.rows)
+    names: dict[Status, str] = {
+        "ok": "complete",
+        "partial": "partial",
+        "failed": "failed",
+        "pending": "not run yet",
+    }
+    parts = [f"{counts[status]} {name}" for status, name in names.items() if counts[status]]
+    cells = "1 cell" if len(view.rows) == 1 else f"{len(view.rows)} cells"
+    return f"{cells}: {listed(parts)}." if parts else "The plan has no cells."
+
+
+def _best_quality(view: RunView) -> str:
+    scored = [(row, quantity) for row in view.rows if (quantity := row.quantity("quality", "frechet"))]
+    if not scored:
+        return ""
+    best, figure = min(scored, key=lambda pair: pair[1].value)
+    text = f"The lowest Fréchet distance is {_spread(figure)}, of {best.cell}"
+    alike = [row.cell for row, other in scored if row is not best and _overlap(figure, other)]
+    if not alike:
+        return text + "."
+    verb = "is" if len(alike) == 1 else "are"
+    return f"{text}; {listed(alike)} {verb} not told apart from it (the intervals overlap)."
+
+
+def _spread(quantity: Quantity) -> str:
+    text = short(quantity.value)
+    if quantity.low is None or quantity.high is None:
+        return text
+    return f"{text} [{short(quantity.low)}, {short(quantity.high)}]"
+
+
+def _overlap(a: Quantity, b: Quantity) -> bool:
+    if a.low is None or a.high is None or b.low is None or b.high is None:
+        return False
+    return max(a.low, b.low) <= min(a.high, b.high)
+
+
+def _compute_front(view: RunView) -> str:
+    front = _front(view, [row for row in view.rows if row.on_front_gmacs], "flops", "gmacs_image")
+    if not front:
+        return ""
+    cheapest = front[0]
+    gmacs = cheapest.value("flops", "gmacs_image") or 0.0
+    text = (
+        f"On the front of quality against compute, from the cheapest: {listed(row.cell for row in front)}. "
+        f"{cheapest.cell} needs {with_unit(gmacs, 'GMAC')} an image"
+    )
+    if cheapest.flops_ratio is not None and not cheapest.is_baseline:
+        text += f", {short(cheapest.flops_ratio)} of the baseline's compute"
+    return f"{text}, at a Fréchet distance of {short(cheapest.value('quality', 'frechet') or 0.0)}."
+
+
+def _time_front(view: RunView) -> str:
+    on_front = [row for row in view.rows if row.on_front_time]
+    devices = dict.fromkeys(row.device_name for row in on_front)
+    texts = []
+    for device in devices:
+        rows = [row for row in on_front if row.device_name == device]
+        names = listed(row.cell for row in _front(view, rows, "latency", "image_ms"))
+        where = f" on {device}" if len(devices) > 1 else ""
+        texts.append(f"On the front of quality against measured time{where}: {names}.")
+    return " ".join(texts)
+
+
+def _front(view: RunView, rows: list[Row], measurement: str, name: str) -> list[Row]:
+    points = [
+        Point(row.cell, row.value(measurement, name) or 0.0, row.value("quality", "frechet") or 0.0) for row in rows
+    ]
+    by_name = {row.cell: row for row in view.rows}
+    return [by_name[cell] for cell in pareto_front(points).names]
+
+
+def _saving(view: RunView) -> str:
+    timed = [row for row in view.rows if row.realised is not None and row.speedup and not row.is_baseline]
+    if not timed:
+        return ""
+    # A speed that nobody would buy is no headline: cells without quality count only where no cell has any.
+    rows = [row for row in timed if has_quality(row)] or timed
+    fastest = max(rows, key=lambda row: row.speedup.value if row.speedup else 0.0)
+    speedup, ratio, realised = fastest.speedup, fastest.flops_ratio, fastest.realised
+    if speedup is None or not ratio or realised is None:
+        return ""
+    note = " (cost only)" if fastest.spec.cost_only else ""
+    text = (
+        f"The largest speed-up over {view.baseline} is {_spread(speedup)}×, of {fastest.cell}{note}, "
+        f"for {short(1 / ratio)}× fewer operations: a realised share of {realised:.2f}."
+    )
+    least = min(rows, key=lambda row: row.realised or 0.0)
+    if least is not fastest and (least.realised or 1.0) < 0.8:
+        text += f" The lowest realised share is {least.realised:.2f}, of {least.cell}."
+    return text
+
+
+def _launch_bound(view: RunView) -> str:
+    names = [row.cell for row in view.rows if row.detail("latency").get("launch_bound")]
+    if not names:
+        return ""
+    verb = "is" if len(names) == 1 else "are"
+    return f"{listed(names)} {verb} launch-bound: more than a fifth of the time the device only waits."
+
+
+def _sizes(view: RunView) -> str:
+    """For runs that only count: from the smallest to the largest."""
+    counted = view.having("flops", "gmacs_step")
+    if not counted or any(
+        row.quantity("quality", "frechet") or row.quantity("latency", "latency_ms") for row in counted
+    ):
+        return ""
+    low = min(counted, key=lambda row: row.value("flops", "gmacs_step") or 0.0)
+    high = max(counted, key=lambda row: row.value("flops", "gmacs_step") or 0.0)
+    if low is high:
+        return f"One forward of {low.cell} takes {with_unit(low.value('flops', 'gmacs_step') or 0.0, 'GMAC')}."
+    return (
+        f"One forward takes from {with_unit(low.value('flops', 'gmacs_step') or 0.0, 'GMAC')} ({low.cell}) "
+        f"to {with_unit(high.value('flops', 'gmacs_step') or 0.0, 'GMAC')} ({high.cell})."
+    )

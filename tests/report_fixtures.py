@@ -1,0 +1,368 @@
+"""Believable run folders for the tests of the report: invented figures in the shapes of real runs."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.store.records import CellSpec, Failure, Provenance, Quantity, Record
+from harness.store.store import RunStore, write_json
+
+PROTOCOL = "digits-v1-3fa9c2d1"
+MEASUREMENTS = ("flops", "latency", "kernels", "memory", "quality")
+STEP_GMACS = 0.01427
+_ROWS = (
+    "755557", "262227", "717747", "717717", "557711", "747717", "747757", "711222", "757757", "757717",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell of a made-up plan: its spec and, for measurements that fail, how."""
+
+    spec: CellSpec
+    frechet: float = 3.0
+    failures: dict[str, Failure] = field(default_factory=dict)
+    skip: frozenset[str] = frozenset()
+
+
+def identity_of(cell: str, measurement: str) -> str:
+    """A content address that depends on the names alone."""
+    return hashlib.sha256(f"{cell}/{measurement}".encode()).hexdigest()
+
+
+def digits_cells() -> list[Planned]:
+    """Eight good cells, one cost-only cell, and one failure each of 'error', 'not-finite' and 'timeout'."""
+    cells = []
+    for sampler, steps in (("ddpm", 50), ("ddim", 50), ("ddim", 25), ("ddim", 10)):
+        for guidance in (1.0, 1.5):
+            name = f"{sampler}-{steps}" + ("" if guidance == 1.0 else f"-g{guidance:g}")
+            frechet = 2.1 + 14 / steps + (0.35 if sampler == "ddim" else 0.0) - 0.4 * (guidance > 1)
+            cells.append(Planned(spec(name, sampler, steps, guidance), frechet))
+    cells.append(Planned(spec("dydit-half-ddim-25", "ddim", 25, 1.0, cost_only=True)))
+    trace = 'Traceback (most recent call last):\n  File "model.py", line 9, in forward\nRuntimeError: shapes'
+    broken = Failure(
+        kind="error",
+        message="RuntimeError: mat1 and mat2 shapes cannot be multiplied (16x48 and 64x64)",
+        traceback=trace,
+    )
+    cells.append(Planned(spec("merged-ddim-25", "ddim", 25, 1.0), failures=dict.fromkeys(MEASUREMENTS, broken)))
+    diverged = Failure(kind="not-finite", message="samples of indices 300–399 hold NaN from timestep 842 on")
+    cells.append(Planned(spec("ddim-5", "ddim", 5, 1.0), failures={"quality": diverged}))
+    late = Failure(kind="timeout", message="stopped after 60 s (limits.timeout_s)")
+    cells.append(
+        Planned(spec("ddpm-250", "ddpm", 250, 1.0), failures={"latency": late, "quality": late, "kernels": late})
+    )
+    return cells
+
+
+def spec(cell: str, sampler: str, steps: int, guidance: float, cost_only: bool = False) -> CellSpec:
+    """A cell on the digits data."""
+    return CellSpec(
+        cell=cell,
+        method="dydit-digits" if cost_only else "dit-digits",
+        weights=None if cost_only else "zoo:dit-digits",
+        sampler=sampler,
+        steps=steps,
+        guidance_scale=guidance,
+        dataset="digits",
+        measure=MEASUREMENTS,
+        cost_only=cost_only,
+    )
+
+
+def write_run(
+    folder: Path,
+    cells: list[Planned],
+    *,
+    title: str = "",
+    description: str = "",
+    baseline: str | None = "ddpm-50",
+) -> Path:
+    """Write a whole run's folder and return it."""
+    store = RunStore(folder)
+    store.write_plan(
+        {
+            "suite": "digits",
+            "title": title or "Samplers and steps on the digits",
+            "description": description
+            or "One small class-conditional transformer; what fewer steps, a new sampler and guidance give.",
+            "baseline": baseline,
+            "command": "ditbench run digits --out results/digits",
+            "cells": [
+                {
+                    "name": cell.spec.cell,
+                    "spec": cell.spec.model_dump(mode="json"),
+                    "measurements": {name: identity_of(cell.spec.cell, name) for name in cell.spec.measure},
+                }
+                for cell in cells
+            ],
+        }
+    )
+    write_json(folder / "environment.json", ENVIRONMENT)
+    for place, cell in enumerate(cells):
+        for name in cell.spec.measure:
+            if name not in cell.skip:
+                store.commit(_record(store, cell, name, place, baseline))
+    return folder
+
+
+ENVIRONMENT: dict[str, Any] = {
+    "cpu": "AMD EPYC 7763 64-Core Processor",
+    "cores": 2,
+    "threads": 2,
+    "memory_gib": 7.8,
+    "gpu": None,
+    "os": "Linux-6.8.0-45-generic-x86_64-with-glibc2.36",
+    "python": "3.11.2",
+    "versions": {
+        "torch": "2.13.0+cpu",
+        "numpy": "2.4.6",
+        "fvcore": "0.1.5.post20221221",
+        "ditbench": "0.1.0",
+    },
+    "git": "0f3c1e5d9a7b4c2e8f60a1b2c3d4e5f60718293a+dirty",
+    "deterministic": True,
+}
+
+
+def _record(store: RunStore, cell: Planned, measurement: str, place: int, baseline: str | None) -> Record:
+    values: dict[str, Quantity] = {}
+    detail: dict[str, Any] = {}
+    failure = cell.failures.get(measurement)
+    if failure is None:
+        values, detail = _MAKERS[measurement](store, cell, baseline)
+    name = cell.spec.cell
+    return Record(
+        identity=identity_of(name, measurement),
+        suite="digits",
+        spec=cell.spec,
+        measurement=measurement,
+        options={"batch": 8},
+        status="failed" if failure else "ok",
+        values=values,
+        detail=detail,
+        protocol=PROTOCOL if measurement == "quality" else None,
+        failure=failure,
+        provenance=Provenance(
+            command=f"ditbench run suites/digits.yaml --only {name} --out results/digits-reference-two-cores",
+            started=f"2026-03-01T12:{place:02d}:{10 * MEASUREMENTS.index(measurement):02d}Z",
+            seconds=12.5,
+            seed=0,
+            device=cell.spec.device,
+            device_name="AMD EPYC 7763 64-Core Processor",
+            threads=2,
+            versions={"python": "3.11.2", "torch": "2.13.0+cpu", "numpy": "2.4.6", "ditbench": "0.1.0"},
+            git="0f3c1e5d9a7b4c2e8f60a1b2c3d4e5f60718293a+dirty",
+            weights_sha256="ab" * 32,
+        ),
+    )
+
+
+def _exact(value: float, unit: str) -> Quantity:
+    return Quantity(value=value, unit=unit, interval="exact count")
+
+
+def _around(value: float, unit: str, share: float, how: str) -> Quantity:
+    return Quantity(value=value, unit=unit, low=value * (1 - share), high=value * (1 + 1.4 * share), interval=how)
+
+
+def _step_gmacs(cell: Planned) -> float:
+    return STEP_GMACS * (0.55 if cell.spec.cost_only else 1.0)
+
+
+def _rows(cell: Planned) -> int:
+    return 2 if cell.spec.guidance_scale != 1.0 else 1
+
+
+def _flops(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict[str, Quantity], dict[str, Any]]:
+    steps, rows, one = cell.spec.steps, _rows(cell), _step_gmacs(cell)
+    profile = []
+    for step in range(steps):
+        bend = 1 + 0.35 * math.cos(math.pi * step / max(steps - 1, 1)) if cell.spec.cost_only else 1.0
+        timestep = round(999 * (steps - 1 - step) / max(steps - 1, 1))
+        profile.append({"step": step, "timestep": timestep, "gmacs": one * rows * bend, "rows": rows})
+    values = {
+        "gmacs_step": _exact(one, "GMAC"),
+        "gmacs_image": _exact(sum(entry["gmacs"] for entry in profile), "GMAC"),
+        "params": _exact(1_237_504, "1"),
+    }
+    shares = {"linear": 0.92, "attention": 0.06, "conv": 0.005, "layer_norm": 0.015}
+    detail = {
+        "convention": "fvcore on what runs, fused attention counted by its two products.",
+        "by_operator": {name: share * one for name, share in shares.items()},
+        "profile": profile,
+        "distinct_plans": 1,
+    }
+    return values, detail
+
+
+def _call_ms(cell: Planned) -> float:
+    return 9.3 * (1 + 0.82 * (_rows(cell) - 1)) * (0.71 if cell.spec.cost_only else 1.0)
+
+
+def _latency(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict[str, Quantity], dict[str, Any]]:
+    call = _call_ms(cell)
+    sample = call * cell.spec.steps + 3.1
+    how = "order statistics of the median"
+    values = {
+        "latency_ms": _around(call, "ms", 0.008, how),
+        "sample_ms": _around(sample, "ms", 0.012, how),
+        "image_ms": _around(sample / 8, "ms", 0.012, how),
+        "images_per_s": _around(8000 / sample, "images/s", 0.012, how),
+    }
+    if baseline is not None and cell.spec.cell != baseline:
+        values["speedup"] = _around((9.3 * 50 + 3.1) / sample, "1", 0.015, "paired bootstrap over rounds")
+
+    def level(median: float, n: int) -> dict[str, Any]:
+        ends = {"low_ms": median * 0.992, "high_ms": median * 1.011}
+        spread = {"q1_ms": median * 0.985, "q3_ms": median * 1.03, "minimum_ms": median * 0.97}
+        p90 = median * 1.08 if n >= 64 else None
+        common = {"rows": 8 * _rows(cell), "guided": _rows(cell) == 2, "n": n}
+        return common | {"median_ms": median} | ends | spread | {"p90_ms": p90}
+
+    detail = {
+        "batch": 8,
+        "baseline": baseline,
+        "order": "A B B A",
+        "speedup_level": "sample",
+        "levels": {"step": level(call, 240), "sample": level(sample, 12)},
+        "cold": {"load_ms": 41.5, "first_call_ms": 66.0 + call},
+        "gap_share": 0.27 if cell.spec.cost_only else 0.06,
+        "launch_bound": cell.spec.cost_only,
+        "conditions": {"attention": "math", "tf32": False, "warmup_s": 1.0},
+    }
+    return values, detail
+
+
+def _kernels(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict[str, Quantity], dict[str, Any]]:
+    wall = _call_ms(cell) * 1.07
+    gap = 0.27 if cell.spec.cost_only else 0.06
+    shares = {
+        "linear": 0.58,
+        "attention": 0.14,
+        "norm": 0.07,
+        "elementwise": 0.13,
+        "conv": 0.01,
+        "copy": 0.04,
+    }
+    classes = [
+        {"class": name, "ms": wall * share * (1 - gap) / 0.97, "share": share * (1 - gap) / 0.97, "calls": 24}
+        for name, share in shares.items()
+    ]
+    classes.append({"class": "gap", "ms": wall * gap, "share": gap, "calls": 0})
+    values = {
+        "gap_share": _exact(gap, "1"),
+        "device_ms": _exact(wall * (1 - gap), "ms"),
+        "wall_ms": _exact(wall, "ms"),
+    }
+    top = [{"name": "aten::addmm", "class": "linear", "ms": wall * 0.5, "calls": 24}]
+    return values, {"batch": 8, "rows": 8 * _rows(cell), "calls": 8, "classes": classes, "top": top}
+
+
+def _memory(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict[str, Quantity], dict[str, Any]]:
+    peak = 31.4 + 9.1 * _rows(cell)
+    return {
+        "peak_mib": _exact(peak, "MiB"),
+        "weights_mib": _exact(4.7, "MiB"),
+        "activations_mib": _exact(peak - 4.7, "MiB"),
+    }, {"batch": 8}
+
+
+def _quality(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict[str, Quantity], dict[str, Any]]:
+    far = cell.frechet
+    how = "10-block jackknife"
+    values = {
+        "frechet": _around(far, "1", 0.04, how),
+        "kid": Quantity(value=0.0004 * far - 0.0007, unit="1", interval="no interval: one subset"),
+        "precision": _around(0.98 - 0.03 * far, "1", 0.01, how),
+        "recall": _around(0.9 - 0.02 * far, "1", 0.01, how),
+        "accuracy": _around(0.99 - 0.01 * far, "1", 0.005, how),
+    }
+    identity = identity_of(cell.spec.cell, "quality")
+    preview = store.samples_folder(identity) / "preview.npz"
+    preview.parent.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(int(identity[:8], 16))
+    labels = np.arange(40) % 10
+    predicted = np.where(random.random(40) < 0.02 * far, (labels + 3) % 10, labels)
+    images = np.stack([_digit(int(label), random, 6.0 * far) for label in labels])
+    np.savez(preview, images=images, labels=labels, predicted=predicted)
+    detail = {
+        "samples": 1000,
+        "reference_samples": 1797,
+        "preview": str(preview.relative_to(store.folder)),
+        "accuracy_by_class": [round(0.99 - 0.004 * far * (digit % 4), 4) for digit in range(10)],
+    }
+    return values, detail
+
+
+def _digit(label: int, random: np.random.Generator, noise: float) -> np.ndarray[Any, Any]:
+    """An 8 x 8 x 1 uint8 picture of a digit, from a 3 x 6 glyph (one octal digit a line)."""
+    canvas = np.zeros((8, 8))
+    for line, bits in enumerate(_ROWS[label]):
+        for place, bit in enumerate(f"{int(bits):03b}"):
+            canvas[1 + line, 2 + place] = 235.0 * int(bit)
+    canvas += random.normal(0, noise, canvas.shape)
+    return np.clip(canvas, 0, 255).astype(np.uint8)[..., None]
+
+
+_MAKERS = {"flops": _flops, "latency": _latency, "kernels": _kernels, "memory": _memory, "quality": _quality}
+
+_SIZES = (
+    ("dit-s-2", 6.06), ("dit-b-2", 23.02), ("dit-l-2", 80.73), ("dit-xl-2", 118.6887),
+    ("dit-s-4", 1.41), ("dit-b-4", 5.56), ("dit-l-4", 19.70), ("dit-xl-4", 29.05),
+    ("dit-xl-8", 7.39), ("sit-xl-2", 118.6887), ("dydit-xl-2", 57.88),
+    ("flexidit-xl-2", 76.12), ("latte-xl-2", 5572.7),
+)  # fmt: skip
+
+
+def write_flops_run(folder: Path) -> Path:
+    """Thirteen full-size cells that are only counted: no times, no quality, no baseline."""
+    cells = [
+        CellSpec(cell=name, method=name, sampler="ddpm", steps=250, measure=("flops",), cost_only=True)
+        for name, _ in _SIZES
+    ]
+    write_run(
+        folder,
+        [Planned(cell) for cell in cells],
+        title="Multiply–accumulates of the full-size models",
+        description="Counts only: random weights, one forward each.",
+        baseline=None,
+    )
+    store = RunStore(folder)
+    for cell, (name, gmacs) in zip(cells, _SIZES, strict=True):
+        path = store.record_path(identity_of(name, "flops"))
+        record = store.load(identity_of(name, "flops"))
+        assert record is not None
+        path.unlink()
+        share = gmacs / (STEP_GMACS * 0.55)
+        values = {
+            key: quantity if key == "params" else _exact(gmacs if key == "gmacs_step" else gmacs * cell.steps, "GMAC")
+            for key, quantity in record.values.items()
+        }
+        profile = [entry | {"gmacs": gmacs} for entry in record.detail["profile"]]
+        operators = {key: value * share for key, value in record.detail["by_operator"].items()}
+        detail = record.detail | {"profile": profile, "by_operator": operators}
+        store.commit(record.model_copy(update={"values": values, "detail": detail}))
+    return folder
+
+
+def write_failed_run(folder: Path) -> Path:
+    """Three cells, every measurement of which failed."""
+    kinds = ("error", "out-of-memory", "crash")
+    cells = [
+        Planned(
+            spec(f"ddim-{steps}", "ddim", steps, 1.0),
+            failures=dict.fromkeys(
+                MEASUREMENTS,
+                Failure(kind=kind, message="model.safetensors lacks key 'blocks.0.attn.qkv.weight'"),
+            ),
+        )
+        for steps, kind in zip((50, 25, 10), kinds, strict=True)
+    ]
+    return write_run(folder, cells, title="A run in which nothing worked", baseline="ddim-50")

@@ -1,0 +1,438 @@
+"""Plans and identities: what a cell becomes, and exactly which fields its address covers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from harness import environment
+from harness.errors import InputError
+from harness.store.records import CellSpec
+from harness.suite import weights
+from harness.suite.checks import ddim_step_counts
+from harness.suite.expand import text_of
+from harness.suite.identity import VERSIONS, canonical_json, measurement_identity, samples_identity
+from harness.suite.load import load_suite
+from harness.suite.plan import Plan, make_plan
+from harness.suite.schema import MEASUREMENTS, Suite
+
+FINGERPRINT = {"device_name": "one CPU", "torch": "2.13.0"}
+OPTIONS: dict[str, dict[str, Any]] = {name: {"batch": 8} for name in MEASUREMENTS}
+OPTIONS["quality"] = {"protocol": "digits", "samples": 1000, "shard": 100}
+
+GUIDED = CellSpec(
+    cell="c",
+    method="dit-testing",
+    variant="",
+    config={"depth": 2},
+    weights="a.pt",
+    weights_sha256="00",
+    sampler="ddim",
+    sampler_options={"spacing": "even", "eta": 0.0, "clip": False},
+    steps=10,
+    guidance_scale=1.5,
+    guidance_interval=(0, 500),
+    guidance_channels=3,
+    dataset="digits",
+    device="cpu",
+    dtype="float32",
+    mode="eager",
+    threads=2,
+    seed=0,
+    measure=("flops",),
+    timeout_s=60.0,
+    cost_only=False,
+)
+
+TIMED = {"latency", "kernels", "memory"}
+COUNTED = TIMED | {"flops"}
+ALL = COUNTED | {"quality", "samples"}
+DRAWN = {"quality", "samples"}
+
+# field -> (another value, what must get a new identity). A new field of CellSpec must be put here on purpose.
+FIELDS: dict[str, tuple[Any, set[str]]] = {
+    "cell": ("d", set()),
+    "method": ("dit-digits", ALL),
+    "variant": ("v", set()),
+    "config": ({"depth": 3}, ALL),
+    "weights": ("the/same/file/elsewhere.pt", set()),
+    "weights_sha256": ("01", ALL),
+    "sampler": ("ddpm", ALL),
+    "sampler_options": ({"spacing": "even", "eta": 0.0, "clip": True}, TIMED | DRAWN),
+    "steps": (11, ALL),
+    "guidance_scale": (1.6, DRAWN),
+    "guidance_interval": ((0, 400), ALL),
+    "guidance_channels": (4, TIMED | DRAWN),
+    "dataset": ("shapes", DRAWN),
+    "device": ("cuda", TIMED | DRAWN),
+    "dtype": ("bfloat16", TIMED | DRAWN),
+    "mode": ("compiled", TIMED | DRAWN),
+    "threads": (1, TIMED),
+    "seed": (1, DRAWN),
+    "measure": (("flops", "memory"), set()),
+    "timeout_s": (5.0, set()),
+    "cost_only": (True, set()),
+}
+
+
+def identities(
+    spec: CellSpec,
+    baseline: CellSpec | None = GUIDED,
+    options: dict[str, dict[str, Any]] = OPTIONS,
+    fingerprint: dict[str, Any] = FINGERPRINT,
+    protocol: str = "digits/v1",
+) -> dict[str, str]:
+    found: dict[str, str] = {
+        name: measurement_identity(
+            name, spec, options[name], fingerprint=fingerprint, baseline=baseline, protocol=protocol
+        )
+        for name in MEASUREMENTS
+    }
+    samples = samples_identity(spec, options["quality"]["shard"], fingerprint["torch"])
+    return {**found, "samples": samples}
+
+
+def changed(first: dict[str, str], second: dict[str, str]) -> set[str]:
+    return {name for name in first if first[name] != second[name]}
+
+
+def with_option(measurement: str, name: str, value: Any) -> dict[str, dict[str, Any]]:
+    return {**OPTIONS, measurement: {**OPTIONS[measurement], name: value}}
+
+
+def test_every_field_of_a_cell_is_classified() -> None:
+    assert set(FIELDS) == set(CellSpec.model_fields)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_field_changes_the_identities_that_it_can_change_the_value_of_and_no_other(field: str) -> None:
+    value, expected = FIELDS[field]
+    assert getattr(GUIDED, field) != value
+    assert changed(identities(GUIDED), identities(GUIDED.model_copy(update={field: value}))) == expected
+
+
+def test_spacing_changes_every_identity_because_dynamic_methods_plan_by_timestep() -> None:
+    other = GUIDED.model_copy(update={"sampler_options": {"spacing": "ddim", "eta": 0.0, "clip": False}})
+    assert changed(identities(GUIDED), identities(other)) == ALL
+
+
+def test_being_guided_counts_for_work_and_interval_and_channels_only_when_guided() -> None:
+    unguided = GUIDED.model_copy(update={"guidance_scale": 1.0})
+    assert changed(identities(GUIDED), identities(unguided)) == ALL
+    plain = unguided.model_copy(update={"guidance_interval": None, "guidance_channels": None})
+    assert identities(unguided) == identities(plain)
+
+
+def test_only_latency_depends_on_the_baseline_and_not_on_its_name() -> None:
+    slower = GUIDED.model_copy(update={"steps": 99})
+    renamed = GUIDED.model_copy(update={"cell": "other"})
+    assert changed(identities(GUIDED), identities(GUIDED, baseline=slower)) == {"latency"}
+    assert changed(identities(GUIDED), identities(GUIDED, baseline=None)) == {"latency"}
+    assert identities(GUIDED) == identities(GUIDED, baseline=renamed)
+
+
+def test_hardware_counts_for_timings_and_torch_for_samples_too() -> None:
+    other_machine = {**FINGERPRINT, "device_name": "another CPU"}
+    other_torch = {**FINGERPRINT, "torch": "2.12.0"}
+    assert changed(identities(GUIDED), identities(GUIDED, fingerprint=other_machine)) == TIMED
+    assert changed(identities(GUIDED), identities(GUIDED, fingerprint=other_torch)) == TIMED | DRAWN
+
+
+def test_a_larger_run_extends_the_shards_of_a_smaller_one() -> None:
+    more = with_option("quality", "samples", 2000)
+    assert changed(identities(GUIDED), identities(GUIDED, options=more)) == {"quality"}
+    other_shard = with_option("quality", "shard", 50)
+    assert changed(identities(GUIDED), identities(GUIDED, options=other_shard)) == DRAWN
+
+
+def test_a_protocol_counts_by_its_id() -> None:
+    assert changed(identities(GUIDED), identities(GUIDED, protocol="digits/v2")) == {"quality"}
+    with pytest.raises(ValueError, match="protocol"):
+        measurement_identity("quality", GUIDED, OPTIONS["quality"], fingerprint=FINGERPRINT)
+
+
+@pytest.mark.parametrize("measurement", [name for name in MEASUREMENTS if name != "quality"])
+def test_options_of_a_measurement_change_its_identity_alone(measurement: str) -> None:
+    other = with_option(measurement, "batch", 9)
+    assert changed(identities(GUIDED), identities(GUIDED, options=other)) == {measurement}
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+def test_a_new_version_of_a_measurement_forgets_its_old_records(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = identities(GUIDED)
+    monkeypatch.setitem(VERSIONS, name, VERSIONS[name] + 1)
+    assert changed(before, identities(GUIDED)) == ({name} if name != "samples" else DRAWN)
+
+
+def test_canonical_json_ignores_the_order_of_keys_and_refuses_nan() -> None:
+    assert canonical_json({"b": 1.5, "a": [True, None, "é"]}) == '{"a":[true,null,"\\u00e9"],"b":1.5}'
+    with pytest.raises(ValueError):
+        canonical_json(float("nan"))
+
+
+def test_every_measurement_has_a_version_and_its_options_a_place_in_the_suite() -> None:
+    assert set(VERSIONS) == {*MEASUREMENTS, "samples"}
+    assert set(MEASUREMENTS) <= set(Suite.model_fields)
+
+
+# --- plans -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def suite_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A path for a suite; beside it a zoo of one checkpoint and one known quality protocol."""
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo" / "dit-digits.safetensors").write_bytes(b"weights")
+    monkeypatch.setattr(weights, "zoo_folder", lambda: tmp_path / "zoo")
+
+    def protocol_id(name: str) -> str:
+        if name != "digits":
+            raise InputError(f"unknown protocol {name!r}")
+        return "digits/v1"
+
+    protocols = ModuleType("harness.quality.protocols")
+    vars(protocols)["protocol_id"] = protocol_id
+    monkeypatch.setitem(sys.modules, "harness.quality.protocols", protocols)
+    return tmp_path / "suite.yaml"
+
+
+def planned(
+    file: Path, body: str, *, only: str | None = None, device: str | None = None, limit: int | None = None
+) -> Plan:
+    file.write_text("suite: s\n" + body)
+    return make_plan(load_suite(file), only=only, device=device, limit=limit)
+
+
+def names(plan: Plan) -> list[str]:
+    return [cell.spec.cell for cell in plan.cells]
+
+
+def test_a_matrix_is_the_product_of_its_lists_the_last_key_fastest(suite_file: Path) -> None:
+    body = """
+cells:
+  - name: "{sampler}-{steps}-g{guidance}-p{config.patch_size}"
+    method: dit-testing
+    matrix: {sampler: [ddpm, ddim], steps: [5, 10], guidance.scale: [1.0, 1.50], config.patch_size: [2]}
+"""
+    plan = planned(suite_file, body)
+    assert names(plan)[:3] == ["ddpm-5-g1-p2", "ddpm-5-g1.5-p2", "ddpm-10-g1-p2"]
+    assert len(plan.cells) == 8
+    last = plan.cells[-1].spec
+    assert (last.sampler, last.steps, last.guidance_scale, last.config) == (
+        "ddim",
+        10,
+        1.5,
+        {"patch_size": 2},
+    )
+    assert last.variant == "patch_size=2"
+
+
+def test_default_names_tell_every_swept_value(suite_file: Path) -> None:
+    body = """
+cells:
+  - method: dit-testing
+    guidance: 1.5
+    matrix: {sampler: [ddim, dpm-solver++], sampler.clip: [true, false], weights: [null, "zoo:dit-digits"]}
+"""
+    assert names(planned(suite_file, body))[:3] == [
+        "dit-testing-ddim-50-g1.5-clip-true-weights-none",
+        "dit-testing-ddim-50-g1.5-clip-true-weights-dit-digits",
+        "dit-testing-ddim-50-g1.5-clip-false-weights-none",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1.50, "1.5"),
+        (2.0, "2"),
+        (0.001, "0.001"),
+        (10, "10"),
+        (True, "true"),
+        (None, "none"),
+        ([0, 5], "0-5"),
+    ],
+)
+def test_values_in_names_have_no_trailing_zeros(value: Any, text: str) -> None:
+    assert text_of(value) == text
+
+
+def test_unset_fields_take_the_built_in_defaults(suite_file: Path) -> None:
+    spec = planned(suite_file, "seed: 7\ncells: [{method: dit-testing}]\n").cells[0].spec
+    assert (spec.cell, spec.sampler, spec.steps, spec.guidance_scale) == (
+        "dit-testing-ddpm-50",
+        "ddpm",
+        50,
+        1.0,
+    )
+    assert (spec.device, spec.dtype, spec.mode, spec.seed) == ("cpu", "float32", "eager", 7)
+    assert spec.measure == ("flops",)
+    assert spec.cost_only and spec.weights_sha256 is None
+    assert spec.threads == environment.physical_cores()
+
+
+def test_null_in_a_cell_undoes_a_default(suite_file: Path) -> None:
+    body = """
+defaults: {method: dit-digits, weights: 'zoo:dit-digits'}
+cells: [{name: a}, {name: b, weights: null}]
+"""
+    trained, random = (cell.spec for cell in planned(suite_file, body).cells)
+    assert trained.weights_sha256 == hashlib.sha256(b"weights").hexdigest() and not trained.cost_only
+    assert random.weights is None and random.cost_only
+
+
+def test_a_cell_may_change_the_sampler_and_keep_its_options(suite_file: Path) -> None:
+    body = """
+defaults: {method: dit-testing, sampler: {name: ddpm, clip: true}, guidance: {scale: 1.5, channels: 1}}
+cells: [{sampler: ddim, guidance: 2}]
+"""
+    spec = planned(suite_file, body).cells[0].spec
+    assert spec.sampler == "ddim" and spec.sampler_options["clip"] is True
+    assert (spec.guidance_scale, spec.guidance_channels) == (2.0, 1)
+
+
+def test_renaming_cells_and_suites_keeps_every_identity(suite_file: Path) -> None:
+    def addresses(text: str) -> list[str]:
+        plan = planned(suite_file, text)
+        return [each.identity for cell in plan.cells for each in cell.measurements]
+
+    cells = "cells: [{name: NAME, method: dit-testing, measure: [flops, latency, kernels, memory]}]\n"
+    first = addresses("title: one\nbaseline: a\n" + cells.replace("NAME", "a"))
+    second = addresses("title: two\ndescription: x\nbaseline: b\n" + cells.replace("NAME", "b"))
+    assert first == second and len(first) == 4
+
+
+def test_only_keeps_matching_cells_and_the_baseline_beside_them(suite_file: Path) -> None:
+    body = """
+baseline: a
+defaults: {method: dit-testing, measure: [latency]}
+cells: [{name: a}, {name: b, steps: 9}]
+"""
+    whole, part = planned(suite_file, body), planned(suite_file, body, only="b*")
+    assert names(part) == ["b"]
+    assert part.baseline is not None and part.baseline.cell == "a"
+    assert part.cells[0].measurements == whole.cells[1].measurements
+    with pytest.raises(InputError, match=r"no cell has such a name.*cells: a, b"):
+        planned(suite_file, body, only="x*")
+
+
+QUALITY = """
+defaults: {method: dit-digits, weights: 'zoo:dit-digits', dataset: digits, measure: [quality]}
+cells: [{}]
+"""
+
+
+def test_limit_lowers_the_number_of_samples_and_never_raises_it(suite_file: Path) -> None:
+    def samples(limit: int | None) -> int:
+        return int(planned(suite_file, QUALITY, limit=limit).cells[0].measurements[0].options["samples"])
+
+    assert (samples(None), samples(40), samples(5000)) == (1000, 40, 1000)
+    with pytest.raises(InputError, match="at least 20"):
+        samples(19)
+
+
+def test_device_overrides_every_cell(suite_file: Path) -> None:
+    plan = planned(suite_file, "cells: [{method: dit-testing}]\n", device="cuda")
+    assert plan.cells[0].spec.device == "cuda"
+    assert plan.to_json()["command"] == f"ditbench run {suite_file} --device cuda"
+    with pytest.raises(InputError, match="did you mean 'cuda'"):
+        planned(suite_file, "cells: [{method: dit-testing}]\n", device="cud")
+
+
+def test_quality_needs_a_dataset_and_a_known_protocol(suite_file: Path) -> None:
+    with pytest.raises(InputError, match=r"suite\.yaml:3:\d+: quality needs a dataset"):
+        planned(suite_file, QUALITY.replace("dataset: digits, ", ""))
+    with pytest.raises(InputError, match=r"suite\.yaml:5:22: unknown protocol 'digit'"):
+        planned(suite_file, QUALITY + "quality: { protocol: digit}\n")
+
+
+def test_a_plan_knows_where_each_field_was_written(suite_file: Path) -> None:
+    body = """defaults: {method: dit-testing}
+cells:
+  - name: "a{config.depth}"
+    matrix: {config.depth: [2, 3], steps: [5]}
+"""
+    plan = planned(suite_file, body)
+    place = plan.position("a3", "config.depth")
+    assert (place.line, place.column) == (5, 32)
+    assert plan.position("a3", "method").line == 2
+    assert plan.position("a3", "weights").line == 4
+
+
+def test_plan_json_is_plain_and_names_every_identity(suite_file: Path) -> None:
+    plan = planned(suite_file, QUALITY)
+    data = json.loads(json.dumps(plan.to_json()))
+    assert set(data) == {"suite", "title", "description", "baseline", "command", "cells"}
+    (cell,) = data["cells"]
+    assert cell["measurements"] == {"quality": plan.cells[0].measurements[0].identity}
+    assert CellSpec.model_validate_json(json.dumps(cell["spec"])) == plan.cells[0].spec
+
+
+def test_ddim_counts_are_those_of_one_stride() -> None:
+    counts = ddim_step_counts()
+    assert {2, 4, 10, 25, 50, 100, 250, 500, 1000} <= set(counts)
+    assert not {1, 60, 999} & set(counts)
+
+
+# --- shipped suites ----------------------------------------------------------------------------------------
+
+
+def test_quick_compares_samplers_on_trained_weights(suite_file: Path) -> None:
+    plan = make_plan(load_suite("quick"))
+    assert 12 <= len(plan.cells) <= 14
+    assert plan.baseline is not None and plan.baseline.cell == "ddpm-50"
+    assert all(cell.spec.measure == MEASUREMENTS and cell.spec.sampler_options["clip"] for cell in plan.cells)
+    assert plan.to_json()["command"] == "ditbench run quick"
+
+
+def test_testing_touches_every_measurement(suite_file: Path) -> None:
+    plan = make_plan(load_suite("testing"))
+    assert {each.name for cell in plan.cells for each in cell.measurements} == set(MEASUREMENTS)
+    assert 2 <= len(plan.cells) <= 4
+
+
+def test_dit_cost_counts_the_whole_family() -> None:
+    plan = make_plan(load_suite("dit-cost"))
+    assert len(plan.cells) == 13 and plan.baseline is not None and plan.baseline.method == "dit-xl-2"
+    assert {cell.spec.measure for cell in plan.cells} == {("flops",)}
+    assert len({cell.measurements[0].identity for cell in plan.cells}) == 13
+
+
+def test_planning_a_shipped_suite_takes_a_fraction_of_a_second(suite_file: Path) -> None:
+    start = time.perf_counter()
+    make_plan(load_suite("quick"))
+    assert time.perf_counter() - start < 1.0
+
+
+# --- environment -------------------------------------------------------------------------------------------
+
+
+def test_an_environment_is_plain_data_and_its_fingerprint_leaves_the_checkout_out() -> None:
+    found = environment.environment("cpu")
+    assert json.loads(json.dumps(found)) == found
+    assert 1 <= found["physical_cores"] <= found["logical_cores"] <= (os.cpu_count() or 1)
+    assert found["device_name"] == found["cpu"] and found["versions"]["torch"]
+    moved = {**found, "git": "another commit", "memory_mib": 1}
+    assert environment.fingerprint(moved) == environment.fingerprint(found)
+    assert environment.fingerprint({**found, "cpu": "another"}) != environment.fingerprint(found)
+
+
+def test_zero_threads_means_every_physical_core() -> None:
+    assert environment.resolve_threads(0) == environment.physical_cores()
+    assert environment.resolve_threads(3) == 3
+
+
+def test_the_gpu_is_the_first_that_cuda_would_use() -> None:
+    table = "0, GPU-aaaa, Card A, 580.1, 81559\n1, GPU-bbbb, Card B, 580.1, 24000"
+    chosen = {
+        visible: (environment.choose_gpu(table, visible) or {}).get("name") for visible in (None, "1,0", "GPU-b", "")
+    }
+    assert chosen == {None: "Card A", "1,0": "Card B", "GPU-b": "Card B", "": None}
