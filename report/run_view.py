@@ -40,7 +40,7 @@ class Row:
     def quantity(self, measurement: str, name: str) -> Quantity | None:
         """A measured figure, or None. A cost-only cell has no quality, whatever its records hold."""
         record = self.records.get(measurement)
-        if record is None or record.status != "ok" or False:
+        if record is None or record.status != "ok" or (measurement == "quality" and self.spec.cost_only):
             return None
         return record.values.get(name)
 

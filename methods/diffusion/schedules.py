@@ -83,7 +83,7 @@ def noise_schedule(steps: int = TRAINING_STEPS, spacing: Spacing = "even") -> No
     return NoiseSchedule(
         timesteps=kept,
         betas=betas,
-        alphas_cumprod=cumprod,
+        alphas_cumprod=np.asarray(cumprod, dtype=np.float64),
         alphas_cumprod_prev=previous,
         posterior_variance=variance,
         posterior_log_variance=np.log(clipped),

@@ -14,12 +14,12 @@ class Strict(BaseModel):
 class OptimizerRecipe(Strict):
     """AdamW with a warm-up and a constant or cosine rate."""
 
-    rate: float = Field(1e-4, gt=0, description="peak learning rate")
+    rate: float = Field(default=1e-4, gt=0, description="peak learning rate")
     schedule: Literal["constant", "cosine"] = "constant"
-    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
-    weight_decay: float = Field(0.0, ge=0)
+    warmup: int = Field(default=0, ge=0, description="steps of linear warm-up")
+    weight_decay: float = Field(default=0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
-    clip_norm: float | None = Field(None, gt=0, description="clip the gradient's global norm to this")
+    clip_norm: float | None = Field(default=None, gt=0, description="clip the gradient's global norm to this")
 
 
 class Recipe(Strict):
@@ -28,13 +28,14 @@ class Recipe(Strict):
     recipe: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name; also the checkpoint's name")
     kind: Literal["denoiser", "classifier"] = "denoiser"
     description: str = ""
-    method: str = Field("dit-digits", description="registered method (denoiser only)")
+    method: str = Field(default="dit-digits", description="registered method (denoiser only)")
     config: dict[str, Any] = Field(default_factory=dict)
     dataset: str = "digits"
     steps: int = Field(ge=1)
-    batch: int = Field(128, ge=1)
-    seed: int = Field(0, ge=0)
-    label_dropout: float = Field(0.1, ge=0, le=1, description="share of labels replaced by 'no class'")
-    ema: float = Field(0.9999, ge=0, lt=1, description="decay a step; 0 keeps the raw weights")
+    batch: int = Field(default=128, ge=1)
+    seed: int = Field(default=0, ge=0)
+    label_dropout: float = Field(default=0.1, ge=0, le=1, description="share of labels replaced by 'no class'")
+    ema: float = Field(default=0.9999, ge=0, lt=1, description="decay a step; 0 keeps the raw weights")
     optimizer: OptimizerRecipe = Field(default_factory=lambda: OptimizerRecipe.model_validate({}))
-    checkpoint_every: int = Field(500, ge=1, description="steps between resumable checkpoints")
+    stored: Literal["float32", "float16"] = Field(default="float32", description="precision of the final checkpoint")
+    checkpoint_every: int = Field(default=500, ge=1, description="steps between resumable checkpoints")

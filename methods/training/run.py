@@ -50,4 +50,6 @@ def run_recipe(recipe: Recipe, folder: Path, progress: bool = True) -> TrainingR
         "loss_by_tenth": [round(value, 4) for value in trained.losses],
     }
     path = folder / f"{recipe.recipe}.safetensors"
-    return TrainingResult(path, save_state(path, trained.ema, {"recipe": recipe.model_dump()}), figures)
+    dtype = torch.float16 if recipe.stored == "float16" else torch.float32
+    state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in trained.ema.items()}
+    return TrainingResult(path, save_state(path, state, {"recipe": recipe.model_dump()}), figures)
