@@ -129,7 +129,7 @@ def _run_cell(
 
     def on_progress(progress: Progress) -> None:
         share = f" {progress.done}/{progress.total}" if progress.total else ""
-        bar.set_postfix_str(f"{spec.cell}: {progress.task}{share}")
+        bar.set_postfix_str(f"{spec.cell}: {progress.task}{share}", refresh=sys.stderr.isatty())
 
     def on_outcome(outcome: Outcome) -> None:
         identity = identities[outcome.task]
