@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from harness.store.records import Record
@@ -83,7 +84,13 @@ def _intervals(records: list[Record]) -> str:
     for record in records:
         for name, quantity in record.values.items():
             if name in _NAMES and quantity.interval:
-                methods.setdefault(quantity.interval, {})[_NAMES[name]] = None
+                methods.setdefault(_without_counts(quantity.interval), {})[_NAMES[name]] = None
     if not methods:
         return ""
     return "Intervals: " + "; ".join(f"{', '.join(names)}: {how}" for how, names in methods.items()) + "."
+
+
+def _without_counts(method: str) -> str:
+    """One sentence for all records: ranks and numbers of rounds differ from record to record, the method does not."""
+    method = re.sub(r"order statistics \d+ and \d+ of \d+", "order statistics k and n + 1 − k of n timings", method)
+    return re.sub(r"; \d+ rounds?, ", "; ", method)

@@ -36,11 +36,11 @@ def test_imports_run_from_report_to_harness_to_methods(package):
 @pytest.mark.parametrize("arguments", [["--help"], ["list", "methods"], ["list", "suites"], ["list", "samplers"]])
 def test_help_and_lists_never_import_torch(arguments):
     code = (
-        "import sys; sys.argv = ['ditbench', *{!r}]\n"
+        f"import sys; sys.argv = ['ditbench', *{arguments!r}]\n"
         "from ditbench.cli import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
         "assert 'torch' not in sys.modules"
-    ).format(arguments)
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -74,7 +74,11 @@ class Whole(nn.Module):
 def test_the_sum_over_pieces_equals_a_count_of_the_whole_model(name, rows):
     model = methods.build(name)
     side = model.input_size
-    inputs = (torch.randn(rows, 1, side, side), torch.zeros(rows, dtype=torch.long), torch.zeros(rows, dtype=torch.long))
+    inputs = (
+        torch.randn(rows, 1, side, side),
+        torch.zeros(rows, dtype=torch.long),
+        torch.zeros(rows, dtype=torch.long),
+    )
     whole = count_module(Whole(model), inputs)
     pieces = WorkCounter(model).call(model.plan([0])[0], rows=rows)
     assert dict(whole) == dict(pieces)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,14 +32,12 @@ def measure_latency(
     baseline: BoundCell | None,
     options: LatencyOptions,
     load_ms: float,
-    progress: Callable[[str], None] = lambda _: None,
 ) -> LatencyResult:
     """Time ``cell``, in rounds of A B B A with ``baseline`` unless that is None or the cell itself."""
     batch, device = options.batch, cell.spec.device
     cells = [cell] if baseline is None else [cell, baseline]
     series: dict[str, list[Series]] = {}
     for level in dict.fromkeys(options.levels):
-        progress(f"latency: {level}")
         calls = [step_call(c, batch) if level == "step" else (sample_call(c, batch), 1) for c in cells]
         warm = [warm_up(call, cycle, device, options.warmup_s) for call, cycle in calls]
         interleave(calls, warm, device, options)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from harness.measure.latency import step_call
+from harness.measure.latency import check_finite, step_call
 from harness.sample.generate import BoundCell
 from harness.store.records import Quantity
 from harness.suite.schema import KernelsOptions
@@ -62,6 +62,7 @@ def measure_kernels(cell: BoundCell, options: KernelsOptions) -> KernelsResult:
     call, cycle = step_call(cell, options.batch)
     cuda = cell.spec.device == "cuda"
     calls = max(options.steps, cycle)
+    check_finite(call(0))
     for index in range(max(3, cycle)):
         call(index)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.sample.generate import DTYPES, BoundCell
+from harness.sample.generate import DTYPES, BoundCell, NotFiniteError
 from harness.stats.intervals import TimingSummary, summary
 from harness.suite.schema import LatencyOptions
 
@@ -91,6 +91,12 @@ def step_call(cell: BoundCell, batch: int) -> tuple[Call, int]:
     return call, cycle
 
 
+def check_finite(output: Tensor) -> None:
+    """Raise NotFiniteError: the time or memory of a model that gives NaN or infinity is not worth reporting."""
+    if not torch.isfinite(output).all():
+        raise NotFiniteError("the denoiser's output holds NaN or infinity")
+
+
 def sample_call(cell: BoundCell, batch: int) -> Call:
     """The whole loop for one batch. Noise is drawn ahead: the clock sees the method, not the random numbers."""
     streams = cell.streams(range(batch))
@@ -109,9 +115,14 @@ def sample_call(cell: BoundCell, batch: int) -> Call:
 
 
 def warm_up(call: Call, cycle: int, device: str, seconds: float) -> Series:
-    """Call until every step of the cycle was visited, at least 3 calls (CUDA: 10) and ``seconds`` have passed, and
-    two windows' medians differ by less than 1 %; ends in any case after three times ``seconds``."""
-    first = timed(call, 0, device).wall_ms
+    """Call until every step of the cycle was visited, at least 3 calls (CUDA: 10) and ``seconds`` have
+    passed, and two windows' medians differ by less than 1 %; ends in any case after three times ``seconds``.
+
+    Raises NotFiniteError on the first call's output.
+    """
+    outputs: list[Tensor] = []
+    first = timed(lambda index: outputs.append(call(index)), 0, device).wall_ms
+    check_finite(outputs[0])
     least, spent, times = max(cycle, 10 if device == "cuda" else 3), 0.0, [first]
     while True:
         times.append(timed(call, len(times), device).wall_ms)

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from harness.measure.latency import step_call
+from harness.measure.latency import check_finite, step_call
 from harness.sample.generate import BoundCell
 from harness.store.records import Quantity
 from harness.suite.schema import MemoryOptions
@@ -31,7 +31,7 @@ class MemoryResult:
 def measure_memory(cell: BoundCell, options: MemoryOptions) -> MemoryResult:
     """Peak over one cycle of denoiser calls (every distinct kind of step)."""
     call, cycle = step_call(cell, options.batch)
-    call(0)
+    check_finite(call(0))
     weights = sum(p.numel() * p.element_size() for p in cast(torch.nn.Module, cell.model).parameters())
     if cell.spec.device == "cuda":
         torch.cuda.synchronize()

@@ -18,6 +18,8 @@ PRELOAD = [
     "harness.sample.generate",
     "harness.measure.flops",
     "harness.measure.compare_times",
+    "harness.measure.kernels",
+    "harness.measure.memory",
     "harness.quality.evaluate",
     "methods.backbones.dit",
 ]
