@@ -73,7 +73,7 @@ def write_report(folder: Path) -> ReportFiles:
 def _pictures(view: RunView) -> dict[str, Picture]:
     makers: tuple[Callable[[], Picture | None], ...] = (
         lambda: pareto_picture(view, "flops", "gmacs_image", "compute an image", "compute"),
-        lambda: pareto_picture(view, "latency", "image_ms", "measured time an image", "time"),
+        lambda: pareto_picture(view, "latency", view.time_axis, _time_title(view), "measured time"),
         lambda: profile_picture(view),
         lambda: kernels_picture(view),
     )
@@ -101,3 +101,9 @@ def _remove_stale(report: Path, written: set[Path]) -> None:
     for path in ours:
         if path not in written:
             path.unlink(missing_ok=True)
+
+
+def _time_title(view: RunView) -> str:
+    if view.time_axis == "time_ratio":
+        return f"measured time an image, as a share of {view.baseline}'s"
+    return "measured time an image"

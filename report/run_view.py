@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,10 +39,22 @@ class Row:
 
     def quantity(self, measurement: str, name: str) -> Quantity | None:
         """A measured figure, or None. A cost-only cell has no quality, whatever its records hold."""
+        if name == "time_ratio":
+            return self.time_ratio
         record = self.records.get(measurement)
         if record is None or record.status != "ok" or (measurement == "quality" and self.spec.cost_only):
             return None
         return record.values.get(name)
+
+    @property
+    def time_ratio(self) -> Quantity | None:
+        """Time an image as a share of the baseline's, both timed in turns; None without such a pair."""
+        speedup = self.speedup
+        if speedup is None:
+            return None
+        low = None if speedup.high is None else 1 / speedup.high
+        high = None if speedup.low is None else 1 / speedup.low
+        return Quantity(value=1 / speedup.value, unit="1", low=low, high=high, interval=speedup.interval)
 
     def value(self, measurement: str, name: str) -> float | None:
         """The bare number of ``quantity``."""
@@ -121,6 +133,15 @@ class RunView:
     environment: Mapping[str, Any] = field(default_factory=dict)
     protocol: str | None = None
     date: datetime | None = None
+
+    @property
+    def time_axis(self) -> str:
+        """Which time the plots and fronts use.
+
+        'time_ratio' where every timed cell was timed in turns with the baseline: a machine's speed drifts between
+        cells, and only the ratio is free of that. Otherwise 'image_ms'.
+        """
+        return _time_axis(self.rows)
 
     def having(self, measurement: str, name: str) -> tuple[Row, ...]:
         """Rows that have this figure."""
@@ -204,19 +225,19 @@ def _against(row: Row, base: Row) -> Row:
     elif latency.get("baseline", base.cell) != base.cell:
         # A ratio against another cell would stand in a column that promises this one.
         speedup = None
-    realised = None
-    if speedup is not None and ratio is not None:
-        # A step-level speed-up promises only what one call saves; fewer steps are not its merit.
-        by_step = latency.get("speedup_level") == "step" and not row.is_baseline
-        promised = ratio * base.spec.steps / row.spec.steps if by_step else ratio
-        realised = speedup.value * promised
+    realised = None if speedup is None or ratio is None else speedup.value * ratio
     return replace(row, flops_ratio=ratio, speedup=speedup, realised=realised)
 
 
 def _with_fronts(rows: list[Row]) -> list[Row]:
     gmacs = _membership(rows, "flops", "gmacs_image", by_device=False)
-    time = _membership(rows, "latency", "image_ms", by_device=True)
+    time = _membership(rows, "latency", _time_axis(rows), by_device=True)
     return [replace(row, on_front_gmacs=gmacs.get(row.cell), on_front_time=time.get(row.cell)) for row in rows]
+
+
+def _time_axis(rows: Iterable[Row]) -> str:
+    timed = [row for row in rows if row.value("latency", "image_ms") is not None]
+    return "time_ratio" if timed and all(row.time_ratio is not None for row in timed) else "image_ms"
 
 
 def _membership(rows: list[Row], measurement: str, name: str, by_device: bool) -> dict[str, bool]:

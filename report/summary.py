@@ -88,7 +88,7 @@ def _time_front(view: RunView) -> str:
     texts = []
     for device in devices:
         rows = [row for row in on_front if row.device_name == device]
-        names = listed(row.cell for row in _front(view, rows, "latency", "image_ms"))
+        names = listed(row.cell for row in _front(view, rows, "latency", view.time_axis))
         where = f" on {device}" if len(devices) > 1 else ""
         texts.append(f"On the front of quality against measured time{where}: {names}.")
     return " ".join(texts)

@@ -101,19 +101,22 @@ def test_realised_is_speedup_times_compute_ratio_and_one_for_the_baseline(digits
     assert (baseline["speedup"], baseline["flops_ratio"], baseline["realised"]) == ("1.0", "1.0", "1.0")
 
 
-def test_a_step_level_speedup_is_held_against_the_compute_of_a_step(tmp_path: Path) -> None:
+def test_time_is_compared_as_ratios_so_that_drift_between_cells_cancels(tmp_path: Path) -> None:
     folder = fixtures.write_run(tmp_path, fixtures.digits_cells())
+    before = {row.cell: row.on_front_time for row in load_run(folder).rows}
     record = RunStore(folder).load(fixtures.identity_of("ddim-10", "latency"))
     assert record is not None
-    speed = record.values["speedup"].model_copy(update={"value": 1.0})
-    changed = {
-        "values": record.values | {"speedup": speed},
-        "detail": record.detail | {"speedup_level": "step"},
-    }
-    edit(folder, "ddim-10", "latency", **changed)
-    row = next(row for row in load_run(folder).rows if row.cell == "ddim-10")
-    assert row.flops_ratio == pytest.approx(0.2)
-    assert row.realised == pytest.approx(1.0)
+    slow = {name: value.model_copy(update={"value": 100.0, "low": 90.0, "high": 110.0})
+            for name, value in record.values.items() if name in ("latency_ms", "sample_ms", "image_ms")}  # fmt: skip
+    edit(folder, "ddim-10", "latency", values=record.values | slow)
+    view = load_run(folder)
+    assert view.time_axis == "time_ratio"
+    assert {row.cell: row.on_front_time for row in view.rows} == before
+
+
+def test_without_a_baseline_time_is_compared_in_milliseconds(tmp_path: Path) -> None:
+    folder = fixtures.write_run(tmp_path, fixtures.digits_cells(), baseline=None)
+    assert load_run(folder).time_axis == "image_ms"
 
 
 def test_a_speedup_against_another_cell_is_not_shown(tmp_path: Path) -> None:

@@ -72,8 +72,10 @@ def _values(
     if baseline is not None:
         level = "sample" if "sample" in series else "step"
         ratio = paired_ratio_interval(series[level][1].wall(), series[level][0].wall(), seed=0)
+        # a speed-up is always for an image: where only steps were timed, their numbers count too
         factor = 1.0 if level == "sample" else len(baseline.sampler.timesteps) / steps
-        values["speedup"] = _scaled(_quantity(ratio, "1"), factor, "1", ratio.method)
+        how = ratio.method if level == "sample" else f"{ratio.method}; a step's ratio times the ratio of steps"
+        values["speedup"] = _scaled(_quantity(ratio, "1"), factor, "1", how)
     return values
 
 

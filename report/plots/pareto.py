@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from harness.stats.pareto import Point, pareto_front
 from harness.store.records import Quantity
-from report.numbers import Scale, decimals_for, fixed, scale_for
+from report.numbers import Scale, decimals_for, fixed, scale_for, with_unit
 from report.plots.labels import Label, Segment, place_labels
 from report.plots.style import (
     BLUE,
@@ -62,7 +62,7 @@ def pareto_picture(view: RunView, measurement: str, name: str, title: str, what:
             _draw(axes, cloud, scale, _MARKERS[index % len(_MARKERS)])
         cheap = [row for row in view.rows if row.spec.cost_only and row.value(measurement, name) is not None]
         _scale_axes(axes, spots, cheap, measurement, name, scale)
-        axes.set_xlabel(f"{title} [{scale.unit}]")
+        axes.set_xlabel(f"{title} [{scale.unit}]" if scale.unit else title)
         axes.set_ylabel("Fréchet distance (lower is better)")
         _legend(axes, spots, devices, bool(cheap))
         figure.draw_without_rendering()
@@ -126,7 +126,7 @@ def _scale_axes(
     xs += [(row.value(measurement, name) or 0.0) / scale.divisor for row in cheap]
     if min(xs) > 0 and max(xs) / min(xs) > 10:
         axes.set_xscale("log")
-        axes.set_xlim(min(xs) / 1.5, max(xs) * 1.8)
+        axes.set_xlim(min(xs) / 1.8, max(xs) * 1.8)
         _plain_log(axes, "x", min(xs), max(xs))
     else:
         room = 0.12 * (max(xs) - min(xs) or max(xs) or 1.0)
@@ -227,6 +227,8 @@ def _words(view: RunView, spots: Sequence[_Spot], cheap: Sequence[Row], name: st
     caption = f"Quality against {what}; lower left is better. Bars: 95 % intervals."
     if any(spot.row.is_baseline for spot in spots):
         caption += f" Ring: the baseline {view.baseline}."
+    if name == "time_ratio":
+        caption += " Each cell was timed in turns with the baseline, so the machine's drift cancels."
     if cheap:
         names = ", ".join(row.cell for row in cheap)
         caption += f" Cost only, at the foot of the plot: {names}."
@@ -234,9 +236,7 @@ def _words(view: RunView, spots: Sequence[_Spot], cheap: Sequence[Row], name: st
     if left_out:
         caption += f" Not shown, for want of figures: {', '.join(row.cell for row in left_out)}."
     listed = "; ".join(
-        f"{s.row.cell} {fixed(s.x.value, decimals_for([s.x.value]))} {s.x.unit}, "
-        f"{fixed(s.y.value, decimals_for([s.y.value]))}"
-        for s in spots
+        f"{s.row.cell} {with_unit(s.x.value, s.x.unit)}, {fixed(s.y.value, decimals_for([s.y.value]))}" for s in spots
     )
     stem = "pareto_gmacs" if name == "gmacs_image" else "pareto_time"
     return stem, caption, f"Scatter plot of Fréchet distance against {what}: {listed}."

@@ -1,0 +1,125 @@
+"""Training: resumption changes nothing, and every part of a recipe has an effect."""
+
+import json
+import re
+
+import pytest
+import torch
+import yaml
+from commands import ditbench
+
+import methods
+from methods.errors import CheckpointError
+from methods.training.data.digits import digits
+from methods.training.loop import learning_rate, step_generator, train
+from methods.training.objectives import denoising
+from methods.training.recipe import OptimizerRecipe, Recipe
+
+
+def recipe(**fields: object) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "recipe": "tiny",
+            "method": "dit-testing",
+            "steps": 12,
+            "batch": 8,
+            "ema": 0.5,
+            "optimizer": {"rate": 1e-3, "schedule": "cosine", "warmup": 2},
+            "checkpoint_every": 5,
+            **fields,
+        }
+    )
+
+
+def trained(chosen: Recipe, folder, loss=None):
+    torch.manual_seed(0)
+    model = methods.build(chosen.method)
+    return train(model, loss or denoising(digits(), chosen), chosen, folder, progress=False)
+
+
+def test_a_run_stopped_and_resumed_ends_in_the_same_weights(tmp_path):
+    chosen = recipe()
+    whole = trained(chosen, tmp_path / "whole")
+    objective = denoising(digits(), chosen)
+    calls = 0
+
+    def stops_at_step_8(model, generator):
+        nonlocal calls
+        calls += 1
+        if calls == 8:
+            raise KeyboardInterrupt
+        return objective(model, generator)
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(chosen, tmp_path / "cut", stops_at_step_8)
+    resumed = trained(chosen, tmp_path / "cut", lambda m, g: count(objective(m, g)))
+    assert seen == 7, "went on from step 5, not from the start"
+    assert whole.losses == resumed.losses
+    assert all(torch.equal(value, resumed.ema[name]) for name, value in whole.ema.items())
+
+
+seen = 0
+
+
+def count(value):
+    global seen
+    seen += 1
+    return value
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
+    trained(recipe(), tmp_path)
+    with pytest.raises(CheckpointError, match="another recipe"):
+        trained(recipe(batch=4), tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"label_dropout": 1.0}, {"ema": 0.0}, {"seed": 1}, {"optimizer": {"rate": 1e-4}}])
+def test_every_setting_changes_the_weights(tmp_path, change):
+    first, second = trained(recipe(), tmp_path / "a"), trained(recipe(**change), tmp_path / "b")
+    assert any(not torch.equal(value, second.ema[name]) for name, value in first.ema.items())
+
+
+def test_the_loss_falls(tmp_path):
+    losses = trained(recipe(steps=60, batch=32), tmp_path).losses
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_dropped_labels_reach_the_model_as_the_null_class():
+    chosen, given = recipe(label_dropout=0.5, batch=400), []
+
+    class Spy(torch.nn.Module):
+        num_classes = 10
+
+        def forward(self, x, t, y):
+            given.append(y)
+            return torch.cat([x, x], 1)
+
+    denoising(digits(), chosen)(Spy(), step_generator(0, 0))
+    assert 0.4 < (given[0] == 10).float().mean() < 0.6
+
+
+def test_rates_warm_up_and_fall_as_a_cosine():
+    cosine = OptimizerRecipe(rate=1.0, schedule="cosine", warmup=10)
+    rates = [learning_rate(cosine, step, 110) for step in range(110)]
+    assert rates[0] == 0.1 and rates[9] == 1.0 and rates[60] == pytest.approx(0.5) and rates[-1] < 0.001
+    assert learning_rate(OptimizerRecipe(rate=1.0), 50, 100) == 1.0
+
+
+def test_step_generators_depend_on_seed_and_step():
+    draws = {(s, k): torch.rand(1, generator=step_generator(s, k)).item() for s in (0, 1, 2**40) for k in (0, 1)}
+    assert len(set(draws.values())) == len(draws)
+
+
+def test_the_train_command_writes_a_checkpoint_that_loads(tmp_path):
+    done = ditbench("train", "testing", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    model = methods.load_weights(methods.build("dit-testing"), tmp_path / printed["checkpoint"])
+    assert model.weights_sha256 == printed["sha256"]
+
+
+def test_a_fault_in_a_recipe_is_one_line_with_its_place(tmp_path):
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump({"recipe": "r", "steps": 5}) + "optimiser: {rate: 1}\n")
+    done = ditbench("train", "r.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.fullmatch(r"r\.yaml:3:1: unknown key 'optimiser' \(did you mean 'optimizer'\?\)\n", done.stderr)
