@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,7 +16,6 @@ from harness.errors import InputError
 app = typer.Typer(
     name="ditbench",
     help="Benchmark efficient diffusion transformers: quality, FLOPs and honest time, from a YAML suite to a PDF.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -146,13 +145,19 @@ def report(
     report_folder(folder)
 
 
-def main() -> Any:
+def main() -> None:
     """Entry point: run the verb; bad input becomes one line and exit code 2."""
     try:
-        app()
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except InputError as error:
         print(f"error: {error}" if error.position is None else str(error), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        # the parser's own complaints; told by their method, because typer has changed where their class lives
+        if not hasattr(error, "format_message"):
+            raise
+        print(f"error: {' '.join(error.format_message().split())} (see ditbench VERB --help)", file=sys.stderr)
+        sys.exit(2)

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.run.runner import run, todo
+from harness.run.runner import check_inputs, run, todo
 from harness.store.store import RunStore
 from harness.suite.load import load_suite
-from harness.suite.plan import Plan, make_plan
+from harness.suite.plan import Plan, PlannedCell, make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -57,15 +57,14 @@ def show_plan(
     plan = make_plan(load_suite(suite), only=only, device=device, limit=limit)
     folder = out or default_folder(plan)
     store = RunStore(folder)
-    missing: dict[str, list[str]] = {cell: [m.name for m in wanted] for cell, wanted in todo(plan, store).items()}
-    costs = _costs(plan)
+    wanted = todo(plan, store)
+    check_inputs(plan, wanted)
+    missing: dict[str, list[str]] = {cell: [m.name for m in each] for cell, each in wanted.items()}
+    costs = _costs(plan, store)
     if as_json:
-        cells = []
-        for cell in plan.to_json()["cells"]:
-            wanted = missing.get(cell["name"], [])
-            cells.append({**cell, "missing": wanted, "gmacs_image": costs[cell["name"]]["gmacs_image"],
-                          "gmacs_sampling": costs[cell["name"]]["gmacs_sampling"]})  # fmt: skip
-        print(json.dumps({**plan.to_json(), "folder": str(folder), "cells": cells}, indent=1))
+        planned = plan.to_json()
+        cells = [{**c, "missing": missing.get(c["name"], []), **costs[c["name"]]} for c in planned["cells"]]
+        print(json.dumps({**planned, "folder": str(folder), "cells": cells}, indent=1))
         return
     _print_plan(plan, folder, missing, costs)
 
@@ -107,17 +106,27 @@ def _print_plan(
         print("* baseline")
 
 
-def _costs(plan: Plan) -> dict[str, dict[str, Any]]:
-    """GMACs of one image and of all images that a cell still scores; counted, not timed."""
-    from harness.measure.flops import measure_flops
-
-    costs, known = {}, {}
+def _costs(plan: Plan, store: RunStore) -> dict[str, dict[str, Any]]:
+    """GMACs of one image and of all images that a cell scores: from its record, else counted now; never timed."""
+    costs: dict[str, dict[str, Any]] = {}
+    known: dict[tuple[Any, ...], float] = {}
     for cell in plan.cells:
         spec = cell.spec
         key = (spec.method, repr(spec.config), spec.sampler, repr(spec.sampler_options), spec.steps,
                spec.guidance_scale != 1.0, spec.guidance_interval)  # fmt: skip
         if key not in known:
-            known[key] = measure_flops(spec).gmacs_image
+            known[key] = _gmacs_image(cell, store)
         samples = next((m.options["samples"] for m in cell.measurements if m.name == "quality"), 0)
         costs[spec.cell] = {"gmacs_image": known[key], "gmacs_sampling": known[key] * samples}
     return costs
+
+
+def _gmacs_image(cell: PlannedCell, store: RunStore) -> float:
+    identity = next((m.identity for m in cell.measurements if m.name == "flops"), None)
+    if identity is not None and store.has(identity):
+        record = store.load(identity)
+        assert record is not None
+        return record.values["gmacs_image"].value
+    from harness.measure.flops import measure_flops
+
+    return measure_flops(cell.spec).gmacs_image

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from harness.store.records import Record
+from report.numbers import short
 from report.run_view import RunView
 
 _NAMES = {
@@ -64,7 +65,9 @@ def _about_quality(view: RunView, records: list[Record]) -> str:
         if "samples" in record.detail and "reference_samples" in record.detail
     )
     about = ": ".join(filter(None, (f"Protocol {view.protocol}", "; ".join(counts))))
-    return f"{about}. Numbers of another protocol must not be set beside these. {_intervals(records)}"
+    halves = {record.detail.get("frechet_of_reference_halves") for record in records} - {None}
+    floor = f" The two halves of the reference are {short(halves.pop())} apart." if len(halves) == 1 else ""
+    return f"{about}. Numbers of another protocol must not be set beside these.{floor} {_intervals(records)}"
 
 
 def _complete(view: RunView, measurement: str) -> list[Record]:

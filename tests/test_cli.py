@@ -42,8 +42,6 @@ WORDS = {
 @pytest.mark.parametrize("verb", ["run", "plan"])
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_broken_suite_is_one_line_with_its_place_and_exit_code_2(tmp_path: Path, fault: str, verb: str) -> None:
-    if verb == "plan" and fault == "wrong checkpoint":
-        pytest.skip("planning reads digests, not tensors")
     content = BROKEN[fault]
     (tmp_path / "broken.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
     methods_weights = methods.build("dit-digits").state_dict()
@@ -73,6 +71,10 @@ def test_a_broken_suite_is_one_line_with_its_place_and_exit_code_2(tmp_path: Pat
         ("list", "method"),
         ("train", "dit-digit"),
         ("report", "nowhere"),
+        ("run",),
+        ("run", "quick", "--nope"),
+        ("time", "dit-testing", "--batch", "0"),
+        ("fly",),
     ],
 )
 def test_bad_options_are_one_line_and_exit_code_2(tmp_path, arguments):

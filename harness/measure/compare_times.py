@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from harness.measure.conditions import timing_conditions
 from harness.measure.latency import (
     LAUNCH_BOUND_GAP,
     Series,
@@ -35,6 +36,7 @@ def measure_latency(
 ) -> LatencyResult:
     """Time ``cell``, in rounds of A B B A with ``baseline`` unless that is None or the cell itself."""
     batch, device = options.batch, cell.spec.device
+    around = timing_conditions(device)
     cells = [cell] if baseline is None else [cell, baseline]
     series: dict[str, list[Series]] = {}
     for level in dict.fromkeys(options.levels):
@@ -43,7 +45,7 @@ def measure_latency(
         interleave(calls, warm, device, options)
         series[level] = warm
     values = _values(cell, baseline, options, series)
-    return LatencyResult(values, _detail(cell, baseline, options, series, load_ms))
+    return LatencyResult(values, _detail(cell, baseline, options, series, load_ms, around))
 
 
 def _values(
@@ -85,6 +87,7 @@ def _detail(
     options: LatencyOptions,
     series: dict[str, list[Series]],
     load_ms: float,
+    around: dict[str, Any],
 ) -> dict[str, Any]:
     first = next(iter(series.values()))[0]
     gap = series["step"][0].gap_share() if "step" in series else None
@@ -107,6 +110,7 @@ def _detail(
             "precision": options.precision,
             "budget_s": options.budget_s,
             "inputs": "4 in rotation; noise drawn before the clock starts; latent space, no decoder",
+            **around,
         },
     }
 

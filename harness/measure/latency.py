@@ -23,6 +23,7 @@ INPUTS = 4
 MAX_STEPS_A_CYCLE = 16
 SLOT_SECONDS = 0.02
 LAUNCH_BOUND_GAP = 0.2
+CUDA_WARM_UP_S = 3.0
 Call = Callable[[int], Any]
 
 
@@ -115,11 +116,14 @@ def sample_call(cell: BoundCell, batch: int) -> Call:
 
 
 def warm_up(call: Call, cycle: int, device: str, seconds: float) -> Series:
-    """Call until every step of the cycle was visited, at least 3 calls (CUDA: 10) and ``seconds`` have
-    passed, and two windows' medians differ by less than 1 %; ends in any case after three times ``seconds``.
+    """Call until timings are steady: two windows' medians differ by less than 1 %.
+
+    Before that, every step of the cycle is visited, at least 3 calls are made (CUDA: 10) and ``seconds`` pass (CUDA:
+    at least 3). Ends in any case after three times ``seconds``.
 
     Raises NotFiniteError on the first call's output.
     """
+    seconds = max(seconds, CUDA_WARM_UP_S) if device == "cuda" else seconds
     outputs: list[Tensor] = []
     first = timed(lambda index: outputs.append(call(index)), 0, device).wall_ms
     check_finite(outputs[0])

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.quality.extractors.digits import Extracted, Images, extract, quantise, reference_images
-from harness.quality.frechet import frechet_jackknife
+from harness.quality.frechet import frechet_from_features, frechet_jackknife
 from harness.quality.kernel import kernel_jackknife
 from harness.quality.precision_recall import precision_recall
 from harness.quality.protocols import protocol
@@ -58,6 +58,8 @@ def score(shards: list[Path], options: QualityOptions) -> QualityResult:
         detail={
             "samples": options.samples,
             "reference_samples": len(reference.features),
+            # what distance is noise: the two halves of the reference against each other
+            "frechet_of_reference_halves": frechet_from_features(reference.features[::2], reference.features[1::2]),
             "preview": f"samples/{preview.parent.name}/{preview.name}",
             "preview_sha256": _write_preview(preview, images, shard.labels, found.predicted),
             "accuracy_by_class": [float(correct[shard.labels == label].mean()) for label in classes],

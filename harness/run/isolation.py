@@ -47,6 +47,7 @@ def run_cell(
     sender.close()
     open_tasks = [task.name for task in job.tasks]
     failure: Failure | None = None
+    ended = False
     try:
         while True:
             if not receiver.poll(max(0.0, deadline - time.monotonic())):
@@ -59,6 +60,7 @@ def run_cell(
                 failure = _crash(process, job)
                 break
             if message is None:
+                ended = True
                 break
             if isinstance(message, Outcome):
                 open_tasks.remove(message.task)
@@ -66,10 +68,9 @@ def run_cell(
             else:
                 on_progress(message)
     finally:
-        if failure is not None or process.is_alive():
-            process.kill() if failure is not None else process.join(10)
-        if process.is_alive():
-            process.kill()
+        if ended:
+            process.join(10)
+        process.kill()
         process.join()
         receiver.close()
     if failure is not None:
