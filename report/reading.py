@@ -65,7 +65,8 @@ def _about_quality(view: RunView, records: list[Record]) -> str:
         if "samples" in record.detail and "reference_samples" in record.detail
     )
     about = ": ".join(filter(None, (f"Protocol {view.protocol}", "; ".join(counts))))
-    halves = {record.detail.get("frechet_of_reference_halves") for record in records} - {None}
+    name = "frechet_of_reference_halves"
+    halves = {float(record.detail[name]) for record in records if name in record.detail}
     floor = f" The two halves of the reference are {short(halves.pop())} apart." if len(halves) == 1 else ""
     return f"{about}. Numbers of another protocol must not be set beside these.{floor} {_intervals(records)}"
 

@@ -170,3 +170,24 @@ def test_a_checkpoint_of_another_model_is_described_in_one_line():
     problem = checkpoint_problem(spec("ddim", method="dit-testing"), DIGITS)
     assert problem is not None and problem.field == "weights"
     assert "does not fit dit-testing" in problem.message and "\n" not in problem.message
+
+
+def test_dpm_solver_does_not_extrapolate_in_its_last_move():
+    """From the last but one timestep to the cleanest one only the present prediction counts."""
+    sampler = DPMSolverPP2M(4, SamplerOptions())
+    cumprods = [float(c) for c in sampler.schedule.alphas_cumprod]
+
+    def final_move(first_predictions: float) -> torch.Tensor:
+        seen: list[torch.Tensor] = []
+
+        def denoise(x: torch.Tensor, step: int) -> torch.Tensor:
+            x0 = first_predictions if step < 2 else 0.3
+            cumprod = cumprods[3 - step]
+            return (x - cumprod**0.5 * x0) / (1 - cumprod) ** 0.5
+
+        z = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+        sampler.sample(denoise, z, lambda: z, lambda _, x: seen.append(x))
+        sigma, sigma_next = ((1 - cumprods[k]) ** 0.5 for k in (1, 0))
+        return seen[2] - sigma_next / sigma * seen[1]
+
+    assert torch.allclose(final_move(-1.0), final_move(1.0))

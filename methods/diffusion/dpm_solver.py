@@ -11,7 +11,8 @@ from methods.diffusion.sampler import Denoise, Noise, Sampler, split_output
 
 
 class DPMSolverPP2M(Sampler):
-    """One model call a step. The first step is first order; so is the last, which ends at the predicted x_0.
+    """One model call a step. The first move is first order, and so is the last ("lower order final"); the last call
+    ends at its predicted x_0.
 
     Half log-SNR λ = log(α/σ); with h = λ_next − λ and r = h_last / h the step is
     x ← σ_next/σ · x − α_next (e^{−h} − 1) [ (1 + 1/2r) x_0 − 1/2r x_0,last ].
@@ -34,7 +35,8 @@ class DPMSolverPP2M(Sampler):
                 alpha_next, sigma_next, lam_next = _alpha_sigma_lambda(float(schedule.alphas_cumprod[index - 1]))
                 h = lam_next - lam
                 target = x0
-                if last_x0 is not None:
+                # the last move spans far more of λ than the one before it: extrapolating would overshoot
+                if last_x0 is not None and index > 1:
                     weight = h / (2 * last_h)
                     target = (1 + weight) * x0 - weight * last_x0
                 x = (sigma_next / sigma) * x - alpha_next * math.expm1(-h) * target
