@@ -129,8 +129,8 @@ def _print_time(
     names = {
         "latency_ms": "ms a step",
         "sample_ms": f"ms a loop of {request.steps} steps",
-        "image_ms": "ms an image",
-        "images_per_s": "images/s",
+        "image_ms": f"ms an image of {request.steps} steps",
+        "images_per_s": f"images/s at {request.steps} steps",
         "speedup": f"speed-up over {request.against}",
         "realised": "realised share of the FLOPs saving",
     }

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ditbench.overrides import spec_of
@@ -17,7 +16,7 @@ from harness.suite.weights import weights_path
 from methods.registry import samplers
 from methods.zoo import manifest
 
-CELL_PIXELS = 64
+BATCH = 50
 
 
 def draw_samples(
@@ -35,7 +34,8 @@ def draw_samples(
     import torch
 
     from harness.quality.extractors.digits import quantise
-    from harness.sample.generate import BoundCell, bind, bind_sampler, checkpoint_problem
+    from harness.sample.generate import bind, checkpoint_problem
+    from report.plots.samples import sample_grid
 
     if sampler not in samplers():
         raise InputError(f"--sampler {sampler}: unknown{did_you_mean(sampler, samplers().names())}")
@@ -48,27 +48,19 @@ def draw_samples(
     spec = spec.model_copy(update={"sampler_options": {"clip": spec.method.endswith("digits")}})
     if (problem := checkpoint_problem(spec, path)) is not None:
         raise InputError(problem.message)
-    cell: BoundCell = bind(spec, path)
+    cell = bind(spec, path)
     classes = min(10, cell.model.num_classes)
-    found: dict[int, list[np.ndarray]] = {label: [] for label in range(classes)}
-    bar, start = tqdm(total=rows * classes, unit="picture"), 0
-    bound_sampler, rule = bind_sampler(spec)
-    while any(len(pictures) < rows for pictures in found.values()):
-        samples, labels = BoundCell(spec, cell.model, bound_sampler, rule).generate(range(start, start + 50))
-        start += 50
-        for image, label in zip(quantise(samples.cpu().numpy()), labels.tolist(), strict=True):
-            if label in found and len(found[label]) < rows:
-                found[label].append(image)
-                bar.update()
-    bar.close()
-    columns = [np.concatenate([_enlarged(image) for image in found[label]], 0) for label in found]
-    buffer = io.BytesIO()
-    Image.fromarray(np.concatenate(columns, 1)).save(buffer, "PNG")
-    write_atomic(out, buffer.getvalue())
+    kept: dict[int, list[NDArray[np.uint8]]] = {label: [] for label in range(classes)}
+    start = 0
+    with tqdm(total=rows * classes, unit="picture") as bar:
+        while any(len(pictures) < rows for pictures in kept.values()):
+            samples, labels = cell.generate(range(start, start + BATCH))
+            start += BATCH
+            for image, label in zip(quantise(samples.cpu().numpy()), labels.tolist(), strict=True):
+                if len(kept.get(label, [None] * rows)) < rows:
+                    kept[label].append(image.transpose(1, 2, 0))
+                    bar.update()
+    images = np.stack([image for pictures in kept.values() for image in pictures])
+    grid = sample_grid(method, images, np.repeat(np.arange(classes), rows), None, most_rows=rows)
+    write_atomic(out, grid.png)
     print(f"{out}: {classes} classes x {rows}, {sampler}-{steps}, guidance {guidance:g}, seed {seed}")
-
-
-def _enlarged(image: np.ndarray) -> np.ndarray:
-    """(C, H, W) uint8 -> (64, 64) or (64, 64, 3), resampled with Lanczos."""
-    array = image[0] if image.shape[0] < 3 else image[:3].transpose(1, 2, 0)
-    return np.asarray(Image.fromarray(array).resize((CELL_PIXELS, CELL_PIXELS), Image.Resampling.LANCZOS))

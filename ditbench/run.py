@@ -72,30 +72,27 @@ def show_plan(
 def _print_plan(
     plan: Plan, folder: Path, missing: Mapping[str, list[str]], costs: Mapping[str, Mapping[str, float]]
 ) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{plan.suite.suite}: {len(plan.cells)} cells, folder {folder}", title_justify="left")
-    for column in ("cell", "method", "sampler", "steps", "guidance"):
-        table.add_column(column)
-    table.add_column("GMAC/image", justify="right")
-    table.add_column("to run")
-    table.add_column("identity of", style="dim")
+    rows = [("cell", "method", "sampling", "identity", "GMAC/image", "to run")]
     for cell in plan.cells:
         spec = cell.spec
         star = " *" if plan.baseline and plan.baseline.cell == spec.cell else ""
-        first = cell.measurements[0]
-        table.add_row(
-            spec.cell + star,
-            spec.method,
-            spec.sampler,
-            str(spec.steps),
-            f"{spec.guidance_scale:g}",
-            f"{costs[spec.cell]['gmacs_image']:,.4g}",
-            ", ".join(missing.get(spec.cell, [])) or "cached",
-            f"{first.name} {first.identity[:10]}",
+        guided = f" g{spec.guidance_scale:g}" if spec.guidance_scale != 1.0 else ""
+        wanted = missing.get(spec.cell, [])
+        rows.append(
+            (
+                spec.cell + star,
+                spec.method,
+                f"{spec.sampler} {spec.steps}{guided}",
+                cell.measurements[0].identity[:8],
+                f"{costs[spec.cell]['gmacs_image']:,.4g}",
+                "all" if len(wanted) == len(cell.measurements) else ", ".join(wanted) or "cached",
+            )
         )
-    Console().print(table)
+    print(f"{plan.suite.suite}: {len(plan.cells)} cells, folder {folder}")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        *words, gmacs, run = (text.ljust(width) for text, width in zip(row, widths, strict=True))
+        print("  ".join([*words, gmacs.strip().rjust(widths[4]), run]).rstrip())
     count = sum(map(len, missing.values()))
     total = sum(len(cell.measurements) for cell in plan.cells)
     sampling = sum(costs[name]["gmacs_sampling"] for name, wanted in missing.items() if "quality" in wanted)
@@ -103,7 +100,7 @@ def _print_plan(
     if sampling:
         print(f"Sampling for quality: {sampling:,.4g} GMAC.")
     if plan.baseline:
-        print("* baseline")
+        print("* baseline; identity: of the first measurement, all of them with --json")
 
 
 def _costs(plan: Plan, store: RunStore) -> dict[str, dict[str, Any]]:

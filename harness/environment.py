@@ -177,7 +177,7 @@ def _git_commit() -> str | None:
     if top is None or Path(top).resolve() != root:
         return None
     commit = _output([*git, "rev-parse", "--verify", "HEAD"], seconds=5)
-    changes = _output([*git, "status", "--porcelain"], seconds=5)
+    changes = _output([*git, "status", "--porcelain", "--untracked-files=no"], seconds=5)
     return f"{commit}+dirty" if commit and changes else commit
 
 

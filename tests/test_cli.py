@@ -133,7 +133,7 @@ def test_sample_draws_a_grid_of_all_classes(tmp_path):
         "sample", "dit-digits", "--sampler", "ddim", "--steps", 5, "--rows", 2, "--out", "g.png", cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert Image.open(tmp_path / "g.png").size == (640, 128)
+    assert Image.open(tmp_path / "g.png").size == (460, 92)
 
 
 def test_the_testing_suite_runs_and_plans(tmp_path):

@@ -49,22 +49,29 @@ def _grid(folder: Path, row: Row) -> SampleGrid | None:
         return None
     if images.ndim != 4 or not len(images):
         return None
-    places, by_class = _places(labels)
+    return sample_grid(row.cell, images, labels, predicted)
+
+
+def sample_grid(
+    cell: str, images: NDArray[Any], labels: NDArray[Any], predicted: NDArray[Any] | None, most_rows: int = MOST_ROWS
+) -> SampleGrid:
+    """A grid of uint8 images (n, H, W, C), enlarged smoothly; where ``predicted`` differs from ``labels``, framed."""
+    places, by_class = _places(labels, most_rows)
     wrong = None if predicted is None else [int(i) for i in places if predicted[i] != labels[i]]
     canvas = _canvas(images, places, set(wrong or ()))
     stream = io.BytesIO()
     canvas.save(stream, format="PNG", optimize=False)
-    return SampleGrid(row.cell, stream.getvalue(), len(places), None if wrong is None else len(wrong), by_class)
+    return SampleGrid(cell, stream.getvalue(), len(places), None if wrong is None else len(wrong), by_class)
 
 
-def _places(labels: NDArray[Any]) -> tuple[dict[int, tuple[int, int]], bool]:
+def _places(labels: NDArray[Any], most_rows: int) -> tuple[dict[int, tuple[int, int]], bool]:
     """sample -> (row, column). Up to ten classes: a column each, else the samples in their own order."""
     by_class = len(np.unique(labels)) > 1 and int(labels.min()) >= 0 and int(labels.max()) < COLUMNS
     places: dict[int, tuple[int, int]] = {}
     filled = [0] * COLUMNS
     for index, label in enumerate(labels):
         column = int(label) if by_class else index % COLUMNS
-        if filled[column] < MOST_ROWS:
+        if filled[column] < most_rows:
             places[index] = (filled[column], column)
             filled[column] += 1
     return places, by_class
