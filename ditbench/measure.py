@@ -135,9 +135,15 @@ def _print_time(
         "realised": "realised share of the FLOPs saving",
     }
     for name, quantity in values.items():
-        bounds = f"[{quantity.low:.4g}, {quantity.high:.4g}]" if quantity.low is not None else f"({quantity.interval})"
-        print(f"  {names.get(name, name):<36} {quantity.value:>10.4g}  {bounds}")
+        bounds = f"({quantity.interval.split('; ')[-1]})"
+        if quantity.low is not None and quantity.high is not None:
+            bounds = f"[{_shown(quantity.low)}, {_shown(quantity.high)}]"
+        print(f"  {names.get(name, name):<36} {_shown(quantity.value):>10}  {bounds}")
     if "flops_ratio" in answer:
         print(f"  {'FLOPs ratio':<36} {answer['flops_ratio']:>10.4g}  (exact)")
     if detail["launch_bound"]:
         print(f"  launch-bound: the device waits {detail['gap_share']:.0%} of the time")
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

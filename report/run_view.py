@@ -73,13 +73,12 @@ class Row:
 
     @property
     def status(self) -> Status:
-        """'ok' all measured, 'pending' nothing tried, 'failed' only failures so far, 'partial' in between."""
-        done = [name for name, record in self.records.items() if record.status == "ok"]
-        if len(done) == len(self.planned):
-            return "ok"
+        """'failed' if any measurement failed, else 'ok' all measured, 'pending' nothing tried, 'partial' in between."""
+        if self.failures:
+            return "failed"
         if not self.records:
             return "pending"
-        return "partial" if done else "failed"
+        return "ok" if len(self.records) == len(self.planned) else "partial"
 
     @property
     def reason(self) -> str:

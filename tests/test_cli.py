@@ -6,8 +6,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from commands import ditbench
 from PIL import Image
+from safetensors.torch import save_file
 
 import methods
 
@@ -44,15 +46,21 @@ WORDS = {
 def test_a_broken_suite_is_one_line_with_its_place_and_exit_code_2(tmp_path: Path, fault: str, verb: str) -> None:
     content = BROKEN[fault]
     (tmp_path / "broken.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
-    methods_weights = methods.build("dit-digits").state_dict()
-    from safetensors.torch import save_file
-
-    save_file(methods_weights, tmp_path / "wrong.safetensors")
+    save_file(methods.build("dit-digits").state_dict(), tmp_path / "wrong.safetensors")
     done = ditbench(verb, "broken.yaml", cwd=tmp_path)
     assert done.returncode == 2, done.stdout + done.stderr
     assert re.fullmatch(r"[^\n]*broken\.yaml:\d+:\d+: [^\n]+\n", done.stderr), done.stderr
     assert WORDS.get(fault, "") in done.stderr
     assert not (tmp_path / "runs").exists(), "nothing was begun"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_suite_for_a_gpu_says_at_once_that_there_is_none(tmp_path):
+    done = ditbench("run", "dit-time", cwd=tmp_path)
+    assert done.returncode == 2
+    assert re.fullmatch(r"[^\n]*dit-time\.yaml:12:11: this machine's torch sees no GPU[^\n]*\n", done.stderr), (
+        done.stderr
+    )
 
 
 @pytest.mark.parametrize(

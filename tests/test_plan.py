@@ -48,6 +48,7 @@ GUIDED = CellSpec(
     threads=2,
     seed=0,
     measure=("flops",),
+    batch=None,
     timeout_s=60.0,
     cost_only=False,
 )
@@ -79,6 +80,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "seed": (1, DRAWN),
     "measure": (("flops", "memory"), set()),
     "timeout_s": (5.0, set()),
+    "batch": (64, set()),  # counts through the options of what is timed
     "cost_only": (True, set()),
 }
 
@@ -383,6 +385,20 @@ def test_ddim_counts_are_those_of_one_stride() -> None:
 
 
 # --- shipped suites ----------------------------------------------------------------------------------------
+
+
+def test_a_cell_s_own_batch_reaches_every_timed_measurement_and_its_identity(suite_file: Path) -> None:
+    suite_file.write_text(
+        "suite: s\ncells:\n  - {name: 'b{batch}', method: dit-testing, measure: [flops, latency, kernels, memory], "
+        "matrix: {batch: [1, 64]}}\n"
+    )
+    small, large = make_plan(load_suite(suite_file)).cells
+    for first, second in zip(small.measurements, large.measurements, strict=True):
+        if first.name == "flops":
+            assert first.identity == second.identity
+        else:
+            assert (first.options["batch"], second.options["batch"]) == (1, 64)
+            assert first.identity != second.identity
 
 
 def test_quick_compares_samplers_on_trained_weights(suite_file: Path) -> None:

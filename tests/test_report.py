@@ -135,7 +135,7 @@ def test_status_and_reason_tell_what_is_missing(tmp_path: Path) -> None:
     rows = {row.cell: row for row in load_run(fixtures.write_run(tmp_path, cells)).rows}
     assert rows["ddpm-50"].status == "ok" and rows["ddpm-50"].reason == ""
     assert rows["merged-ddim-25"].status == "failed"
-    assert rows["ddim-5"].status == "partial" and "quality: not-finite: samples of" in rows["ddim-5"].reason
+    assert rows["ddim-5"].status == "failed" and "quality: not-finite: samples of" in rows["ddim-5"].reason
     assert rows["ddim-50-g1.5"].status == "pending"
     assert rows["ddim-25"].status == "partial" and rows["ddim-25"].reason == "memory: not run yet"
 
@@ -165,7 +165,7 @@ def test_cost_only_cells_show_no_quality_and_say_so(digits: ReportFiles) -> None
 
 def test_a_speed_without_quality_beside_it_is_marked(digits: ReportFiles) -> None:
     cost = cost_table(load_run(digits.cells.parent))
-    assert cost is not None and "ddim-5 (partial, no quality)" in to_markdown(cost)
+    assert cost is not None and "ddim-5 (failed, no quality)" in to_markdown(cost)
 
 
 def test_two_protocols_in_one_run_are_refused_and_both_named(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_times_of_two_devices_have_a_front_each(tmp_path: Path) -> None:
 def test_the_summary_names_the_best_cell_and_what_is_not_told_apart_from_it(tmp_path: Path) -> None:
     folder = fixtures.write_run(tmp_path, fixtures.digits_cells())
     text = " ".join(summary(load_run(folder)))
-    assert "12 cells: 9 complete, 2 partial and 1 failed." in text
+    assert "12 cells: 9 complete and 3 failed." in text
     assert "1.98 [1.90, 2.09], of ddpm-50-g1.5." in text
     record = RunStore(folder).load(fixtures.identity_of("ddpm-50", "quality"))
     assert record is not None

@@ -52,16 +52,16 @@ def todo(plan: Plan, store: RunStore) -> dict[str, list[PlannedMeasurement]]:
 def check_inputs(plan: Plan, missing: dict[str, list[PlannedMeasurement]]) -> None:
     """Build each distinct model that is about to run on ``meta`` and compare its checkpoint's keys and shapes.
 
-    Raises InputError at the place of ``weights`` or ``config`` in the suite, before anything runs.
+    Raises InputError at the place of ``weights``, ``config`` or ``device`` in the suite, before anything runs.
     """
     if not missing:
         return
     from harness.sample.generate import checkpoint_problem
 
-    seen: set[tuple[str, str, str | None]] = set()
+    seen: set[tuple[str, str, str | None, str]] = set()
     for cell in plan.cells:
         spec = cell.spec
-        key = (spec.method, repr(spec.config), spec.weights)
+        key = (spec.method, repr(spec.config), spec.weights, spec.device)
         if spec.cell not in missing or key in seen:
             continue
         seen.add(key)

@@ -13,10 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.store.records import CellSpec, Failure, FailureKind, Quantity
 from harness.suite.schema import KernelsOptions, LatencyOptions, MemoryOptions, QualityOptions
+
+if TYPE_CHECKING:
+    from harness.sample.generate import BoundCell
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,12 @@ class LazyCell:
         import torch
 
         torch.set_num_threads(job.spec.threads or torch.get_num_threads())
-        self._job, self._cell, self.load_ms = job, None, 0.0  # type: Job, Any, float
+        self._job = job
+        self._cell: BoundCell | None = None
+        self.load_ms = 0.0
 
-    def get(self) -> Any:
-        """The BoundCell of the job's spec."""
+    def get(self) -> BoundCell:
+        """The cell of the job's spec."""
         if self._cell is None:
             from harness.sample.generate import bind
 
@@ -100,12 +105,15 @@ class LazyCell:
             self.load_ms = (time.perf_counter() - begin) * 1e3
         return self._cell
 
-    def baseline(self) -> Any:
-        """The baseline, bound, sharing the cell's model when it is the same one; None if the cell is the baseline."""
+    def baseline(self) -> BoundCell | None:
+        """The baseline, bound, sharing the cell's model when it is the same one.
+
+        None if the cell is the baseline, or if that runs on another device: such times are not compared.
+        """
         from harness.sample.generate import BoundCell, bind, bind_sampler
 
         spec, other = self._job.spec, self._job.baseline
-        if other is None or other.cell == spec.cell:
+        if other is None or other.cell == spec.cell or other.device != spec.device:
             return None
         same = ("method", "config", "weights_sha256", "device", "dtype", "mode", "seed")
         if all(getattr(spec, name) == getattr(other, name) for name in same):

@@ -69,16 +69,18 @@ def bind_sampler(spec: CellSpec) -> tuple[Sampler, GuidanceRule]:
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a cell's inputs, and which field of the suite says it: 'config' or 'weights'."""
+    """What is wrong with a cell's inputs, and which field of the suite says it: config, weights or device."""
 
     field: str
     message: str
 
 
 def checkpoint_problem(spec: CellSpec, path: Path | None) -> Problem | None:
-    """Whether the method's config is possible and the checkpoint fits it. Takes no memory for the model."""
+    """Whether the device is there, the method's config possible, and the checkpoint fit. Takes no model's memory."""
     from methods.weights import mismatch, read_state
 
+    if spec.device == "cuda" and not torch.cuda.is_available():
+        return Problem("device", "this machine's torch sees no GPU (--device cpu runs the suite on the CPU)")
     try:
         with torch.device("meta"):
             model = methods.build(spec.method, **spec.config)

@@ -77,6 +77,7 @@ class CellSpec(Frozen):
     threads: int = 0
     seed: int = 0
     measure: tuple[str, ...] = ()
+    batch: int | None = Field(default=None, description="images a timed call, where the cell sets it itself")
     timeout_s: float | None = Field(default=None, description="this cell's own time limit")
     cost_only: bool = Field(default=False, description="random weights or imposed activity: quality means nothing here")
 

@@ -41,6 +41,7 @@ class Settings:
     dtype: str
     mode: str
     measure: tuple[str, ...]
+    batch: int | None
     timeout_s: float | None
 
 
@@ -141,6 +142,7 @@ def _settings(fields: CellFields, suite_seed: int, node: Node) -> Settings:
         dtype=fields.dtype or "float32",
         mode=fields.mode or "eager",
         measure=tuple(fields.measure or ("flops",)),
+        batch=fields.batch,
         timeout_s=fields.timeout_s,
     )
 

@@ -158,6 +158,7 @@ def _spec(draft: Draft, threads: int, limit_s: float, device: str | None, digest
         threads=threads,
         seed=settings.seed,
         measure=tuple(name for name in MEASUREMENTS if name in settings.measure),
+        batch=settings.batch,
         timeout_s=settings.timeout_s or limit_s,
         cost_only=settings.weights is None,
     )
@@ -184,6 +185,8 @@ def _measurements(
         if name not in spec.measure:
             continue
         options: dict[str, Any] = {} if name == "flops" else getattr(loaded.suite, name).model_dump()
+        if "batch" in options and spec.batch is not None:
+            options["batch"] = spec.batch
         protocol = None
         if name == "quality":
             protocol = _protocol(loaded)

@@ -77,6 +77,7 @@ class CellFields(Strict):
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     mode: Literal["eager", "compiled"] | None = None
     seed: Seed | None = None
+    batch: int | None = Field(default=None, ge=1, description="images a timed call; unset: each measurement's own")
     timeout_s: float | None = Field(default=None, gt=0, description="seconds; unset: limits.timeout_s")
     measure: list[Measurement] | None = Field(default=None, min_length=1)
 
