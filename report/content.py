@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -193,10 +194,7 @@ def _suite_command(view: RunView) -> Commands | None:
 
 
 def _commands(view: RunView) -> Commands | None:
-    """One command a cell: that of its first record. A cell that never ran has none."""
-    entries = []
-    for row in view.rows:
-        record = next(iter(row.records.values()), None)
-        if record is not None:
-            entries.append((row.cell, record.provenance.command))
-    return Commands(tuple(entries)) if entries else None
+    """One command a cell. Made from the plan: two cells may share a record, which names only the first of them."""
+    if not view.command:
+        return None
+    return Commands(tuple((row.cell, f"{view.command} --only {shlex.quote(row.cell)}") for row in view.rows))

@@ -63,6 +63,28 @@ def test_a_run_leaves_the_documented_folder(undisturbed):
     assert row["protocol"].startswith("digits-v1-")
 
 
+SHARED = """
+suite: shared
+cells:
+  - {name: "b{batch}", method: dit-testing, measure: [flops, latency], matrix: {batch: [1, 2]}}
+latency: {levels: [step], budget_s: 0.2, warmup_s: 0.0}
+"""
+
+
+def test_cells_that_share_a_record_each_keep_their_own_command_and_a_cold_first_call(tmp_path):
+    (tmp_path / "shared.yaml").write_text(SHARED)
+    assert ditbench("run", "shared.yaml", "--out", "out", "--only", "b1", cwd=tmp_path).returncode == 0
+    done = ditbench("run", "shared.yaml", "--out", "out", "--only", "b2", cwd=tmp_path)
+    assert done.returncode == 0 and "1 measured, 1 reused" in done.stdout
+    text = (tmp_path / "out" / "report" / "report.md").read_text()
+    for cell in ("b1", "b2"):
+        assert f"ditbench run shared.yaml --only {cell}\n" in text
+    stored = [json.loads(path.read_text()) for path in (tmp_path / "out" / "records").glob("*.json")]
+    assert {record["provenance"]["command"].split(" --only ")[0] for record in stored} == {"ditbench run shared.yaml"}
+    for latency in (record for record in stored if record["measurement"] == "latency"):
+        assert latency["detail"]["cold"]["load_ms"] > 0
+
+
 def test_a_second_run_measures_nothing_and_touches_no_record(undisturbed):
     before = records(undisturbed / "out")
     done = ditbench("run", "small.yaml", "--out", "out", cwd=undisturbed)

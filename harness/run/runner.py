@@ -91,7 +91,7 @@ def run(loaded: LoadedSuite, plan: Plan, whole: Plan, folder: Path) -> RunSummar
             with tqdm(total=count, unit="meas", desc=plan.suite.suite, mininterval=quiet, leave=True) as bar:
                 for cell in plan.cells:
                     if cell.spec.cell in missing:
-                        _run_cell(context, plan, cell, missing[cell.spec.cell], store, here, bar)
+                        _run_cell(context, whole, cell, missing[cell.spec.cell], store, here, bar)
     total = sum(len(cell.measurements) for cell in plan.cells)
     failures = []
     for cell in plan.cells:
