@@ -138,8 +138,8 @@ def paired_ratio_interval(
     ratio above 1 means that a takes longer. ``seed`` fixes the interval.
 
     Few rounds know little of how the ratio itself changes from round to round. Simulated, with such changes
-    as large as the noise inside a round, a 95 % interval covers 83 % at 3 rounds, 89 % at 10 and 93 % at
-    20; without them it covers 98 % or more. Source: Davison and Hinkley, Bootstrap Methods, section 3.8.
+    as large as the noise inside a round, the interval of few rounds covers less than it says:
+    prefer many rounds. Source: Davison and Hinkley, Bootstrap Methods, section 3.8.
 
     ValueError on unequal or missing rounds and on timings that are not positive.
     """
