@@ -35,7 +35,8 @@ def train_recipe(recipe: str, out: Path | None, publish: bool) -> None:
 
     from harness.suite.positions import parse, read_text
     from harness.suite.validation import validate
-    from methods.errors import CheckpointError
+    from harness.suite.weights import weights_path
+    from methods.errors import CheckpointError, ConfigError
     from methods.training.recipe import Recipe
     from methods.training.run import run_recipe
 
@@ -44,8 +45,8 @@ def train_recipe(recipe: str, out: Path | None, publish: bool) -> None:
     chosen = validate(Recipe, parse(read_text(path), path))
     folder = out or Path("runs") / "train" / chosen.recipe
     try:
-        result = run_recipe(chosen, folder)
-    except CheckpointError as error:
+        result = run_recipe(chosen, folder, weights_path(chosen.base) if chosen.base else None)
+    except (CheckpointError, ConfigError) as error:
         raise InputError(str(error)) from None
     figures = dict(result.figures)
     if chosen.kind == "denoiser" and chosen.dataset == "digits" and chosen.method != "dit-testing":

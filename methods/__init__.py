@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import torch
 
-__all__ = ["build", "load_weights", "names"]
+__all__ = ["build", "convert", "load_weights", "names"]
 
 
 def build(name: str, **config: Any) -> torch.nn.Module:
@@ -39,3 +39,19 @@ def load_weights(model: torch.nn.Module, source: Mapping[str, torch.Tensor] | st
     from methods.weights import load_into
 
     return load_into(model, source)
+
+
+def convert(model: torch.nn.Module, name: str, **config: Any) -> torch.nn.Module:
+    """A dynamic model with the weights of the static ``model`` that computes the same, in eval mode.
+
+    ``name`` is the method to become ('dydit', 'dydit-xl-2', …); its shape must be the model's. ``config`` overrides
+    what the method adds (``tdw``, ``sdt``, ``rank``, …). Raises UnknownNameError, ConfigError.
+    """
+    from methods.errors import ConfigError
+
+    entry = _methods()[name]
+    if not entry.converter:
+        known = ", ".join(each.name for each in _methods() if each.converter)
+        raise ConfigError(f"nothing converts into {name!r} (these do: {known})")
+    converted: torch.nn.Module = entry.load_converter()(model, **{**entry.preset, **config})
+    return converted.eval()

@@ -24,12 +24,14 @@ class StepPlan:
     timestep  the denoiser's own time (DDPM: integer 0..999; flow: float in [0, 1])
     heads     active attention heads a layer, as sorted index tuples
     groups    active MLP channel groups a layer, as sorted index tuples
+    tokens    tokens a layer that pass the MLP, where they are imposed; None where all do or the data decide
     patch     patch size of the (de-)embedding
     """
 
     timestep: float
     heads: tuple[tuple[int, ...], ...] | None = None
     groups: tuple[tuple[int, ...], ...] | None = None
+    tokens: tuple[int, ...] | None = None
     patch: int | None = None
 
     @property
@@ -40,35 +42,47 @@ class StepPlan:
 
 @dataclass
 class WorkEntry:
-    """One executed denoiser call: its plan, its rows (sequences) and, if tokens were selected, how many a layer."""
+    """One executed denoiser call: its plan and its rows (sequences).
+
+    tokens  where tokens were selected: how many a layer, summed over the rows
+    maps    where the ledger keeps them: which tokens, (layers, rows, N) bool, on the CPU
+    """
 
     plan: StepPlan
     rows: int
     tokens: tuple[int, ...] | None = None
+    maps: Tensor | None = None
 
 
 @dataclass
 class WorkLedger:
-    """What really ran. A denoiser appends one entry a call; the FLOPs of a run are counted from it."""
+    """What really ran. A denoiser appends one entry a call; the FLOPs of a run are counted from it.
 
+    ``keep_maps``: also keep which tokens were selected, not only how many.
+    """
+
+    keep_maps: bool = False
     entries: list[WorkEntry] = field(default_factory=list)
 
-    def record(self, plan: StepPlan, rows: int, tokens: tuple[int, ...] | None = None) -> None:
-        self.entries.append(WorkEntry(plan, rows, tokens))
+    def record(
+        self, plan: StepPlan, rows: int, tokens: tuple[int, ...] | None = None, maps: Tensor | None = None
+    ) -> None:
+        self.entries.append(WorkEntry(plan, rows, tokens, maps))
 
 
 @dataclass(frozen=True)
 class WorkUnit:
     """A distinct piece of work of a forward: count it once, multiply by ``repeats``.
 
-    ``run`` executes it on inputs made by ``inputs`` (small random tensors on the unit's device). ``key`` is equal
-    for units whose operators and shapes are equal.
+    ``module`` executes it on the tensors of ``inputs`` (small, random, on the CPU). ``key`` is equal for units whose
+    operators and shapes are equal. ``part`` names overhead that is shown apart: 'token routers', 'width routers'.
     """
 
     key: str
     repeats: int
     module: torch.nn.Module
     inputs: Callable[[], tuple[Tensor, ...]]
+    part: str = ""
 
 
 @runtime_checkable
@@ -84,6 +98,16 @@ class Denoiser(Protocol):
     input_size: int
     num_classes: int
 
+    @property
+    def selects_tokens(self) -> bool:
+        """Whether the data decide how much a call computes: then counting needs weights and samples."""
+        ...
+
+    @property
+    def prepared_bytes(self) -> int:
+        """Memory of what ``prepare`` made and keeps, besides the weights themselves."""
+        ...
+
     def __call__(
         self,
         x: Tensor,
@@ -98,8 +122,16 @@ class Denoiser(Protocol):
         """One plan a step, known before sampling."""
         ...
 
+    def prepare(self, plan: StepPlan) -> None:
+        """Make what calls under ``plan`` reuse (sliced weights); a call does it itself where it was not done."""
+        ...
+
+    def forget(self) -> None:
+        """Drop everything prepared."""
+        ...
+
     def work(self, plan: StepPlan, rows: int = 1, tokens: tuple[int, ...] | None = None) -> list[WorkUnit]:
-        """The distinct pieces that one call under ``plan`` executes for ``rows`` sequences.
+        """The distinct pieces that one call under ``plan`` executes for ``rows`` sequences, and its planning.
 
         ``tokens`` are the kept tokens a layer, summed over the rows, when the method selects tokens.
         """

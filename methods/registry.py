@@ -21,17 +21,28 @@ class UnknownNameError(LookupError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered thing. ``preset`` is bound to the factory; ``summary`` is the line that `list` shows."""
+    """One registered thing. ``preset`` is bound to the factory; ``summary`` is the line that `list` shows.
+
+    ``converter``: for methods that a static model can become, ``module:attribute`` of (model, **config) -> model.
+    """
 
     name: str
     target: str
     summary: str
     preset: dict[str, Any] = field(default_factory=dict)
+    converter: str = ""
 
     def load(self) -> Callable[..., Any]:
-        module, _, attribute = self.target.partition(":")
-        factory: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-        return factory
+        return _imported(self.target)
+
+    def load_converter(self) -> Callable[..., Any]:
+        return _imported(self.converter)
+
+
+def _imported(target: str) -> Callable[..., Any]:
+    module, _, attribute = target.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return found
 
 
 class Registry:
@@ -41,11 +52,11 @@ class Registry:
         self.kind = kind
         self._entries: dict[str, Entry] = {}
 
-    def add(self, name: str, target: str, summary: str, **preset: Any) -> None:
+    def add(self, name: str, target: str, summary: str, *, converter: str = "", **preset: Any) -> None:
         """Register ``name``. Raises ValueError when the name is taken."""
         if name in self._entries:
             raise ValueError(f"{self.kind} {name!r} is registered twice: {self._entries[name].target} and {target}")
-        self._entries[name] = Entry(name, target, summary, preset)
+        self._entries[name] = Entry(name, target, summary, preset, converter)
 
     def __getitem__(self, name: str) -> Entry:
         try:
@@ -67,6 +78,9 @@ class Registry:
 
 # hidden size, depth, heads: Table 1 of the DiT paper (arXiv 2212.09748)
 _DIT_SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "xl": (1152, 28, 16)}
+_PIXELS: dict[str, Any] = {"input_size": 8, "patch_size": 2, "in_channels": 1, "num_classes": 10}
+_DIGITS = {**_PIXELS, "hidden_size": 96, "depth": 6, "num_heads": 6}
+_TESTING = {**_PIXELS, "hidden_size": 32, "depth": 2, "num_heads": 2}
 
 
 @cache
@@ -86,30 +100,24 @@ def methods() -> Registry:
                 depth=depth,
                 num_heads=heads,
             )
-    registry.add(
-        "dit-digits",
-        dit,
-        "small DiT for 8x8 handwritten digits; weights zoo:dit-digits",
-        input_size=8,
-        patch_size=2,
-        in_channels=1,
-        hidden_size=96,
-        depth=6,
-        num_heads=6,
-        num_classes=10,
-    )
-    registry.add(
-        "dit-testing",
-        dit,
-        "tiny DiT for tests (milliseconds a call)",
-        input_size=8,
-        patch_size=2,
-        in_channels=1,
-        hidden_size=32,
-        depth=2,
-        num_heads=2,
-        num_classes=10,
-    )
+    registry.add("dit-digits", dit, "small DiT for 8x8 handwritten digits; weights zoo:dit-digits", **_DIGITS)
+    registry.add("dit-testing", dit, "tiny DiT for tests (milliseconds a call)", **_TESTING)
+    dydit, converter = "methods.dydit.model:dydit", "methods.dydit.convert:dydit_from"
+    registry.add("dydit", dydit, "DyDiT family: give the full config", converter=converter)
+    for size, (hidden, depth, heads) in _DIT_SIZES.items():
+        registry.add(
+            f"dydit-{size}-2",
+            dydit,
+            f"DiT-{size.upper()}/2 with dynamic width (TDW) and tokens (SDT); activity=0.5 costs it without weights",
+            converter=converter,
+            patch_size=2,
+            hidden_size=hidden,
+            depth=depth,
+            num_heads=heads,
+        )
+    digits = "DyDiT for 8x8 digits; weights zoo:dydit-digits-0.5 and others"
+    registry.add("dydit-digits", dydit, digits, converter=converter, **_DIGITS)
+    registry.add("dydit-testing", dydit, "tiny DyDiT for tests (milliseconds a call)", converter=converter, **_TESTING)
     for point in entry_points(group="ditbench.methods"):
         registry.add(point.name, point.value, f"from {point.dist.name if point.dist else point.value}")
     return registry

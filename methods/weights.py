@@ -61,7 +61,12 @@ def read_state(path: str | PathLike[str]) -> dict[str, Tensor]:
 
 
 def mismatch(model: nn.Module, state: Mapping[str, Any]) -> str | None:
-    """One line that says how ``state`` (name -> anything with a shape) does not fit ``model``; None if it fits."""
+    """One line that says how ``state`` (name -> anything with a shape) does not fit ``model``; None if it fits.
+
+    A model with ``adopt_format`` first takes the variant of its layout that the state is in.
+    """
+    if (adopt := getattr(model, "adopt_format", None)) is not None:
+        adopt(state)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in state.items()}
     problems = []
@@ -91,6 +96,20 @@ def load_into(model: nn.Module, source: State | str | PathLike[str]) -> nn.Modul
     model.load_state_dict(dict(state), strict=True)
     model.weights_sha256 = digest  # type: ignore[assignment]
     return model
+
+
+def randomise(model: nn.Module, seed: int) -> None:
+    """Small random weights everywhere but in routers, which stay open.
+
+    A fresh DiT has zero gates: zeros draw less power and time wrongly.
+    """
+    generator = torch.Generator().manual_seed(seed % 2**32)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.normal_(0.0, 0.02, generator=generator)
+    if (reopen := getattr(model, "open_routers", None)) is not None:
+        reopen()
 
 
 def save_state(path: Path, state: State, metadata: Mapping[str, Any]) -> str:

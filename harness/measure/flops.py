@@ -27,11 +27,12 @@ EXACT = "exact count"
 # Operators that move, index or make data, and elementwise arithmetic: no MACs by fvcore's convention.
 _FREE = frozenset(
     """
-    abs add add_ addcmul arange cat chunk clone clamp contiguous copy_ cos detach div div_ dropout embedding exp
-    expand expand_as flatten full full_like gather gelu index index_add index_add_ index_copy index_copy_ index_put_
-    index_select lerp log masked_fill mul mul_ narrow ne neg new_zeros nonzero ones permute pow reciprocal relu
-    repeat reshape rsqrt rsub scatter select sigmoid silu sin slice softplus split split_with_sizes sqrt squeeze
-    stack sub tanh to transpose type_as unbind unflatten unsqueeze view view_as where zeros zeros_like
+    abs add add_ addcmul arange cat chunk clamp clone constant_pad_nd contiguous copy_ cos detach div div_ dropout
+    embedding exp expand expand_as flatten floor_divide full full_like gather gelu gt index index_add index_add_
+    index_copy index_copy_ index_put_ index_select lerp log masked_fill mul mul_ narrow ne neg new_zeros nonzero
+    ones pad permute pow reciprocal relu repeat reshape rsqrt rsub scatter select sigmoid silu sin slice softplus
+    split split_with_sizes sqrt squeeze stack sub tanh to transpose type_as unbind unflatten unsqueeze view view_as
+    where zeros zeros_like
     """.split()  # noqa: SIM905 (a hundred quoted lines would hide the code)
 )
 

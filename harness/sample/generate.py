@@ -19,6 +19,7 @@ from methods.diffusion.sampler import Sampler, SamplerOptions
 from methods.errors import CheckpointError, ConfigError
 from methods.protocols import Denoiser, WorkLedger
 from methods.registry import samplers
+from methods.weights import randomise
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -108,15 +109,6 @@ def bind(spec: CellSpec, weights: Path | None) -> BoundCell:
         model.compile()
     sampler, rule = bind_sampler(spec)
     return BoundCell(spec, cast(Denoiser, model), sampler, rule)
-
-
-def randomise(model: torch.nn.Module, seed: int) -> None:
-    """Small random weights everywhere. A fresh DiT has zero gates: zeros draw less power and time wrongly."""
-    generator = torch.Generator().manual_seed(seed % 2**32)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.normal_(0.0, 0.02, generator=generator)
 
 
 def generate_shards(

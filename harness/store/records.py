@@ -81,6 +81,11 @@ class CellSpec(Frozen):
     timeout_s: float | None = Field(default=None, description="this cell's own time limit")
     cost_only: bool = Field(default=False, description="random weights or imposed activity: quality means nothing here")
 
+    @property
+    def imposed_activity(self) -> bool:
+        """Whether the config says how much of the model is on, in place of its routers."""
+        return self.config.get("activity") is not None
+
 
 class Record(Frozen):
     """One measurement on one cell. ``identity`` addresses everything that can change ``values``."""

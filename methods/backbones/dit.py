@@ -119,10 +119,14 @@ class DiT(nn.Module):
         self.t_embedder = TimestepEmbedder(config.hidden_size)
         self.y_embedder = LabelEmbedder(config.num_classes, config.hidden_size)
         self.pos_embed = nn.Parameter(torch.empty(1, config.tokens, config.hidden_size), requires_grad=False)
-        self.blocks = nn.ModuleList(DiTBlock(config) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(self.make_block(config) for _ in range(config.depth))
         self.final_layer = FinalLayer(config)
         if not self.pos_embed.is_meta:
             self.initialize()
+
+    def make_block(self, config: DiTConfig) -> DiTBlock:
+        """One transformer block; dynamic methods put their own kind here."""
+        return DiTBlock(config)
 
     @property
     def in_channels(self) -> int:
@@ -172,12 +176,19 @@ class DiT(nn.Module):
         plan: StepPlan | None = None,
         ledger: WorkLedger | None = None,
     ) -> Tensor:
-        c = self.t_embedder(t) + self.y_embedder(y)
-        tokens = self.x_embedder(x) + self.pos_embed
+        tokens, c = self.embed(x, t, y)
         for block in self.blocks:
             tokens = block(tokens, c)
         if ledger is not None:
             ledger.record(plan or self.plan([-1.0])[0], rows=x.shape[0])
+        return self.head(tokens, c)
+
+    def embed(self, x: Tensor, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs of the first block: tokens (B, N, C) with their positions, and the condition (B, C)."""
+        return self.x_embedder(x) + self.pos_embed, self.t_embedder(t) + self.y_embedder(y)
+
+    def head(self, tokens: Tensor, c: Tensor) -> Tensor:
+        """Output of the last block (B, N, C) and condition (B, C) -> (B, C_out, S, S)."""
         return self.unpatchify(self.final_layer(tokens, c))
 
     def unpatchify(self, tokens: Tensor) -> Tensor:
@@ -192,23 +203,45 @@ class DiT(nn.Module):
         return [StepPlan(timestep=float(t)) for t in timesteps]
 
     def work(self, plan: StepPlan, rows: int = 1, tokens: tuple[int, ...] | None = None) -> list[WorkUnit]:
+        width, n = self.config.hidden_size, self.config.tokens
+        block = WorkUnit(
+            "block", self.config.depth, self.blocks[0], lambda: (self.random(rows, n, width), self.random(rows, width))
+        )
+        return [*self.work_around_blocks(rows), block]
+
+    def work_around_blocks(self, rows: int) -> list[WorkUnit]:
+        """Embeddings and final layer of one call with ``rows`` sequences."""
         config = self.config
-        example = next(self.blocks[0].parameters())
-
-        def random(*shape: int) -> Tensor:
-            return torch.randn(*shape, dtype=example.dtype)
-
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(*shape, dtype=torch.long)
-
         width, side, n = config.hidden_size, config.input_size, config.tokens
+
+        def zeros() -> Tensor:
+            return torch.zeros(rows, dtype=torch.long)
+
         return [
-            WorkUnit("patch-embed", 1, self.x_embedder, lambda: (random(rows, config.in_channels, side, side),)),
-            WorkUnit("time-embed", 1, self.t_embedder, lambda: (zeros(rows),)),
-            WorkUnit("label-embed", 1, self.y_embedder, lambda: (zeros(rows),)),
-            WorkUnit("block", config.depth, self.blocks[0], lambda: (random(rows, n, width), random(rows, width))),
-            WorkUnit("final", 1, self.final_layer, lambda: (random(rows, n, width), random(rows, width))),
+            WorkUnit("patch-embed", 1, self.x_embedder, lambda: (self.random(rows, config.in_channels, side, side),)),
+            WorkUnit("time-embed", 1, self.t_embedder, lambda: (zeros(),)),
+            WorkUnit("label-embed", 1, self.y_embedder, lambda: (zeros(),)),
+            WorkUnit("final", 1, self.final_layer, lambda: (self.random(rows, n, width), self.random(rows, width))),
         ]
+
+    def random(self, *shape: int) -> Tensor:
+        """Standard normal numbers in the blocks' type, on the CPU: inputs of work units."""
+        return torch.randn(*shape, dtype=self.pos_embed.dtype, device="cpu")
+
+    @property
+    def selects_tokens(self) -> bool:
+        """Nothing that a static model does depends on the data."""
+        return False
+
+    def prepare(self, plan: StepPlan) -> None:
+        """A static model has nothing to prepare."""
+
+    def forget(self) -> None:
+        """Nor to forget."""
+
+    @property
+    def prepared_bytes(self) -> int:
+        return 0
 
 
 def dit(**config: Any) -> DiT:

@@ -93,16 +93,23 @@ class Attention(nn.Module):
         self.proj = nn.Linear(hidden_size, hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        batch, tokens, width = x.shape
-        qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, width // self.num_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        out: Tensor = self.proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
+        out: Tensor = self.proj(mix_heads(self.qkv(x), self.num_heads).flatten(2))
         return out
 
 
+def mix_heads(qkv: Tensor, heads: int) -> Tensor:
+    """Softmax attention within each head: joint projections (B, N, 3·heads·d) -> (B, N, heads, d)."""
+    query, key, value = qkv.view(*qkv.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU in its tanh approximation, as the public checkpoints were trained with."""
+    return F.gelu(x, approximate="tanh")
+
+
 class Mlp(nn.Module):
-    """fc1, GELU (tanh approximation), fc2 on the last axis."""
+    """fc1, GELU, fc2 on the last axis."""
 
     def __init__(self, hidden_size: int, mlp_size: int) -> None:
         super().__init__()
@@ -110,5 +117,5 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(mlp_size, hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        out: Tensor = self.fc2(gelu(self.fc1(x)))
         return out

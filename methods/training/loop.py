@@ -20,8 +20,8 @@ from tqdm import tqdm
 from methods.errors import CheckpointError
 from methods.training.recipe import OptimizerRecipe, Recipe
 
-LossOf = Callable[[nn.Module, torch.Generator], Tensor]
-"""(model in train mode, this step's generator) -> scalar loss."""
+LossOf = Callable[[nn.Module, torch.Generator, int], Tensor]
+"""(model in train mode, this step's generator, step) -> scalar loss."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def train(model: nn.Module, loss_of: LossOf, recipe: Recipe, folder: Path, progr
     for step in bar:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe.optimizer, step, recipe.steps)
-        loss = loss_of(model, step_generator(recipe.seed, step))
+        loss = loss_of(model, step_generator(recipe.seed, step), step)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"loss is {loss.item()} at step {step}")
         optimizer.zero_grad(set_to_none=True)

@@ -1,7 +1,8 @@
-"""Losses that recipes name: denoising with label dropout, and the classification of digits."""
+"""Losses that recipes name: denoising with label dropout, static or dynamic, and the classification of digits."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -10,34 +11,85 @@ from torch import Tensor, nn
 
 from methods.diffusion.loss import HybridLoss
 from methods.diffusion.schedules import TRAINING_STEPS, noise_schedule
+from methods.dydit.loss import active_share, flops_loss, stratified_timesteps, target_at
+from methods.dydit.model import DyDiT, MaskedOutput
 from methods.protocols import Denoiser
 from methods.training.data.digits import Digits
 from methods.training.loop import LossOf
 from methods.training.recipe import Recipe
 
 
+@dataclass(frozen=True)
+class Batch:
+    """x0, x_t, noise (B, C, H, W); timesteps t (B,); labels y (B,), not yet dropped."""
+
+    x0: Tensor
+    x_t: Tensor
+    noise: Tensor
+    t: Tensor
+    y: Tensor
+
+
 def denoising(data: Digits, recipe: Recipe) -> LossOf:
     """Hybrid loss at uniform timesteps on random images; labels are dropped at the recipe's rate."""
     hybrid = HybridLoss(noise_schedule())
 
-    def loss(model: nn.Module, generator: torch.Generator) -> Tensor:
-        denoiser = cast(Denoiser, model)
-        rows = torch.randint(len(data.labels), (recipe.batch,), generator=generator)
-        x0, y = data.images[rows], data.labels[rows]
-        t = torch.randint(TRAINING_STEPS, (recipe.batch,), generator=generator)
-        noise = torch.randn(x0.shape, generator=generator)
-        dropped = torch.rand(recipe.batch, generator=generator) < recipe.label_dropout
-        x_t = hybrid.noised(x0, t, noise)
-        output = denoiser(x_t, t, torch.where(dropped, denoiser.num_classes, y))
-        return hybrid(output, x0, x_t, t, noise).total.mean()
+    def loss(model: nn.Module, generator: torch.Generator, step: int) -> Tensor:
+        batch = _batch(data, recipe, hybrid, generator)
+        labels = _dropped(batch.y, cast(Denoiser, model).num_classes, recipe, generator)
+        output = model(batch.x_t, batch.t, labels)
+        return hybrid(output, batch.x0, batch.x_t, batch.t, batch.noise).total.mean()
 
     return loss
+
+
+def dynamic_denoising(data: Digits, recipe: Recipe) -> LossOf:
+    """Hybrid loss of the masked model, the FLOPs loss, and for some steps the loss of the complete model.
+
+    Both forwards see the same x_t; labels are dropped anew in each.
+    """
+    hybrid, dynamic = HybridLoss(noise_schedule()), recipe.dynamic
+    assert dynamic is not None
+
+    def loss(model: nn.Module, generator: torch.Generator, step: int) -> Tensor:
+        dydit = cast(DyDiT, model)
+        batch = _batch(data, recipe, hybrid, generator)
+
+        def denoise(complete: bool) -> tuple[Tensor, MaskedOutput]:
+            labels = _dropped(batch.y, dydit.num_classes, recipe, generator)
+            answer = dydit.masked(batch.x_t, batch.t, labels, complete=complete, generator=generator)
+            return hybrid(answer.out, batch.x0, batch.x_t, batch.t, batch.noise).total.mean(), answer
+
+        total, answer = denoise(complete=False)
+        shares = active_share(answer.masks, dydit.config.block_cost, recipe.batch)
+        target = target_at(step, dynamic.target, dynamic.hold, dynamic.ramp)
+        total = total + dynamic.weight * flops_loss(shares, target)
+        return total + denoise(complete=True)[0] if step < dynamic.complete_steps else total
+
+    return loss
+
+
+def _batch(data: Digits, recipe: Recipe, hybrid: HybridLoss, generator: torch.Generator) -> Batch:
+    rows = torch.randint(len(data.labels), (recipe.batch,), generator=generator)
+    x0, y = data.images[rows], data.labels[rows]
+    if recipe.dynamic is not None and recipe.dynamic.stratified:
+        t = stratified_timesteps(recipe.batch, TRAINING_STEPS, generator)
+    else:
+        t = torch.randint(TRAINING_STEPS, (recipe.batch,), generator=generator)
+    noise = torch.randn(x0.shape, generator=generator)
+    return Batch(x0, hybrid.noised(x0, t, noise), noise, t, y)
+
+
+def _dropped(y: Tensor, no_class: int, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """Labels with the recipe's share of them replaced by ``no_class``."""
+    dropped = torch.rand(len(y), generator=generator) < recipe.label_dropout
+    return torch.where(dropped, no_class, y)
 
 
 def classification(data: Digits, recipe: Recipe) -> LossOf:
     """Cross-entropy on images shifted by up to a pixel with a little noise, so that features are smooth."""
 
-    def loss(model: nn.Module, generator: torch.Generator) -> Tensor:
+    def loss(model: nn.Module, generator: torch.Generator, step: int) -> Tensor:
         rows = torch.randint(len(data.labels), (recipe.batch,), generator=generator)
         padded = F.pad(data.images[rows], (1, 1, 1, 1), value=-1.0)
         down, right = torch.randint(3, (2, recipe.batch), generator=generator)

@@ -22,6 +22,21 @@ class OptimizerRecipe(Strict):
     clip_norm: float | None = Field(default=None, gt=0, description="clip the gradient's global norm to this")
 
 
+class DynamicRecipe(Strict):
+    """Fine-tuning of routers and weights together (arXiv 2410.03456, section 3.4 and its published code)."""
+
+    target: float = Field(gt=0, le=1, description="share of the MHSA and MLP MACs to leave on, λ")
+    weight: float = Field(default=2.0, ge=0, description="of the FLOPs loss")
+    hold: int = Field(default=100, ge=0, description="steps at target 1")
+    ramp: int = Field(default=1000, ge=0, description="step at which the falling target reaches λ")
+    complete_steps: int = Field(default=0, ge=0, description="steps that also train the complete model")
+    stratified: bool = Field(default=True, description="timesteps of a batch from four equal strata; else uniform")
+    router_bias: float | None = Field(
+        default=None, description="initial bias of all routers; unset: 15 (width) and 35 (tokens) as published"
+    )
+    rank: bool = Field(default=True, description="order heads and channels by magnitude before training")
+
+
 class Recipe(Strict):
     """One training run of a denoiser or of the digit classifier."""
 
@@ -30,6 +45,8 @@ class Recipe(Strict):
     description: str = ""
     method: str = Field(default="dit-digits", description="registered method (denoiser only)")
     config: dict[str, Any] = Field(default_factory=dict)
+    base: str | None = Field(default=None, description="static weights to start from: 'zoo:NAME' or a path")
+    dynamic: DynamicRecipe | None = Field(default=None, description="trains a dynamic method")
     dataset: str = "digits"
     steps: int = Field(ge=1)
     batch: int = Field(default=128, ge=1)

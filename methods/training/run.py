@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 import methods
+from methods.backbones.dit import DiTConfig
+from methods.dydit.model import DyDiT
+from methods.errors import ConfigError
 from methods.registry import datasets
 from methods.training.data.digits import Digits
 from methods.training.digit_classifier import DigitClassifier
 from methods.training.loop import train
-from methods.training.objectives import classification, denoising
+from methods.training.objectives import classification, denoising, dynamic_denoising
 from methods.training.recipe import Recipe
 from methods.weights import save_state
 
@@ -28,8 +31,11 @@ class TrainingResult:
     figures: dict[str, Any]
 
 
-def run_recipe(recipe: Recipe, folder: Path, progress: bool = True) -> TrainingResult:
-    """Train as ``recipe`` says into ``folder``; resumes there after a kill."""
+def run_recipe(recipe: Recipe, folder: Path, base: Path | None = None, progress: bool = True) -> TrainingResult:
+    """Train as ``recipe`` says into ``folder``; resumes there after a kill.
+
+    ``base``: the file that ``recipe.base`` names. Raises CheckpointError, ConfigError.
+    """
     torch.manual_seed(recipe.seed)
     data: Digits = datasets()[recipe.dataset].load()()
     if recipe.kind == "classifier":
@@ -41,8 +47,9 @@ def run_recipe(recipe: Recipe, folder: Path, progress: bool = True) -> TrainingR
             correct = (model(test.images).argmax(1) == test.labels).float().mean().item()
         figures: dict[str, Any] = {"held_out_accuracy": correct, "held_out_images": len(test.labels)}
     else:
-        model = methods.build(recipe.method, **recipe.config)
-        trained = train(model, denoising(data, recipe), recipe, folder, progress)
+        model = _denoiser(recipe, base)
+        objective = dynamic_denoising if recipe.dynamic is not None else denoising
+        trained = train(model, objective(data, recipe), recipe, folder, progress)
         figures = {}
     figures |= {
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -53,3 +60,19 @@ def run_recipe(recipe: Recipe, folder: Path, progress: bool = True) -> TrainingR
     dtype = torch.float16 if recipe.stored == "float16" else torch.float32
     state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in trained.ema.items()}
     return TrainingResult(path, save_state(path, state, {"recipe": recipe.model_dump()}), figures)
+
+
+def _denoiser(recipe: Recipe, base: Path | None) -> nn.Module:
+    """The recipe's model, with the weights of its base where it has one."""
+    if recipe.dynamic is None:
+        model = methods.build(recipe.method, **recipe.config)
+        return model if base is None else methods.load_weights(model, base)
+    model = methods.build(recipe.method, **recipe.config)
+    if not isinstance(model, DyDiT):
+        raise ConfigError(f"dynamic: {recipe.method} has no routers to train")
+    if base is not None:
+        shape = {field.name: getattr(model.config, field.name) for field in fields(DiTConfig)}
+        static = methods.load_weights(methods.build("dit", **shape), base)
+        model = cast(DyDiT, methods.convert(static, recipe.method, rank=recipe.dynamic.rank, **recipe.config))
+    model.open_routers(recipe.dynamic.router_bias)
+    return model

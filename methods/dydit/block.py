@@ -1,0 +1,110 @@
+"""A transformer block that runs on some of its heads, channel groups and tokens, or trains to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from methods.backbones.dit import DiTBlock
+from methods.backbones.layers import gelu, mix_heads, modulate
+from methods.dydit.config import DyDiTConfig
+from methods.dydit.routers import TokenRouter, WidthRouter, hard_sigmoid_sample
+from methods.dydit.tokens import apply_to_tokens
+from methods.dydit.width import AttentionSlice, MlpSlice
+
+
+@dataclass(frozen=True)
+class Masks:
+    """What one block of the masked path left on, as zeros and ones; None where the block does not route.
+
+    heads, groups (B, H); tokens (B, N)
+    """
+
+    heads: Tensor | None
+    groups: Tensor | None
+    tokens: Tensor | None
+
+
+class DynamicBlock(DiTBlock):
+    """A DiT block that runs on some heads, some channel groups and some tokens."""
+
+    def __init__(self, config: DyDiTConfig) -> None:
+        super().__init__(config)
+        self.parts = config.num_heads
+        width = config.hidden_size
+        if config.tdw:
+            self.attn_rate = WidthRouter(width, self.parts, config.always_on)
+            self.mlp_rate = WidthRouter(width, self.parts, config.always_on)
+        if config.sdt:
+            self.token_selection = TokenRouter(width)
+
+    @property
+    def routes_width(self) -> bool:
+        return hasattr(self, "attn_rate")
+
+    @property
+    def routes_tokens(self) -> bool:
+        return hasattr(self, "token_selection")
+
+    def run(
+        self,
+        x: Tensor,
+        c: Tensor,
+        attention: AttentionSlice,
+        mlp: MlpSlice,
+        imposed: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """x (B, N, C), c (B, C) -> x after the block, and which tokens (B, N) passed the MLP (None: all).
+
+        ``imposed`` (B, N) bool replaces the token router's verdict, not its evaluation.
+        """
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=1)
+        x = self.attend(x, shift1, scale1, gate1, attention)
+        if not self.routes_tokens:
+            return self.feed_forward(x, shift2, scale2, gate2, mlp), None
+        kept = self.token_selection(x) > 0
+        if imposed is not None:
+            kept = imposed
+        return apply_to_tokens(self.norm2, mlp, x, kept, shift2, scale2, gate2), kept
+
+    def attend(self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor, attention: AttentionSlice) -> Tensor:
+        """The attention sub-layer with its residual; always on all tokens."""
+        return torch.addcmul(x, gate.unsqueeze(1), attention(modulate(self.norm1(x), shift, scale)))
+
+    def feed_forward(self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor, mlp: MlpSlice) -> Tensor:
+        """The MLP sub-layer with its residual on all tokens."""
+        return torch.addcmul(x, gate.unsqueeze(1), mlp(modulate(self.norm2(x), shift, scale)))
+
+    def masked(self, x: Tensor, c: Tensor, embedded: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Masks]:
+        """The block with everything computed and masks multiplied on: random ones in training, else the verdicts."""
+        heads, groups = self._width_masks(embedded, generator)
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=1)
+        mixed = mix_heads(self.attn.qkv(modulate(self.norm1(x), shift1, scale1)), self.parts)
+        if heads is not None:
+            mixed = mixed * heads[:, None, :, None]
+        x = torch.addcmul(x, gate1.unsqueeze(1), self.attn.proj(mixed.flatten(2)))
+        tokens = self._token_mask(x, generator)
+        hidden = self.mlp.fc1(modulate(self.norm2(x), shift2, scale2))
+        if groups is not None:  # before the GELU, as the reference does; GELU(0) = 0
+            hidden = (hidden.unflatten(2, (self.parts, -1)) * groups[:, None, :, None]).flatten(2)
+        out = self.mlp.fc2(gelu(hidden))
+        if tokens is not None:
+            out = out * tokens.unsqueeze(2)
+        return torch.addcmul(x, gate2.unsqueeze(1), out), Masks(heads, groups, tokens)
+
+    def _width_masks(
+        self, embedded: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        if not self.routes_width:
+            return None, None
+        if self.training:
+            return self.attn_rate.sample(embedded, generator), self.mlp_rate.sample(embedded, generator)
+        return (self.attn_rate(embedded) > 0).to(embedded.dtype), (self.mlp_rate(embedded) > 0).to(embedded.dtype)
+
+    def _token_mask(self, x: Tensor, generator: torch.Generator | None) -> Tensor | None:
+        if not self.routes_tokens:
+            return None
+        logits = self.token_selection(x)
+        return hard_sigmoid_sample(logits, generator) if self.training else (logits > 0).to(x.dtype)

@@ -1,0 +1,50 @@
+"""The shape of a DyDiT and what is dynamic in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from methods.backbones.dit import DiTConfig
+from methods.dydit.activity import Activity, BlockCost
+from methods.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class DyDiTConfig(DiTConfig):
+    """A DiT with routers.
+
+    tdw           route heads and MLP channel groups by timestep
+    sdt           route tokens past the MLP
+    always_on     head 0 and group 0 cannot be closed (the published format of 2025; False: that of 2024)
+    activity      impose this much work instead of the routers' verdicts: see ``Activity``; samples mean nothing
+    prepared_mib  memory for sliced weights, MiB; what does not fit is sliced again at each use
+    """
+
+    tdw: bool = True
+    sdt: bool = True
+    always_on: bool = True
+    activity: Any = None
+    prepared_mib: int = 4096
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.tdw or self.sdt):
+            raise ConfigError("tdw and sdt are both off: that is a static DiT; build 'dit'")
+        if self.mlp_width % self.num_heads:
+            raise ConfigError(f"the MLP's {self.mlp_width} channels do not divide into {self.num_heads} groups")
+        if self.sdt and self.hidden_size < 16:
+            raise ConfigError(f"hidden_size {self.hidden_size} is below 16, which the token router needs")
+        if not isinstance(self.prepared_mib, int) or self.prepared_mib < 0:
+            raise ConfigError(f"prepared_mib must be a whole number of at least 0, not {self.prepared_mib!r}")
+        if self.activity is not None:
+            object.__setattr__(self, "activity", Activity.parse(self.activity))
+            self.activity.fractions(0.0, self.block_cost, self.tdw, self.sdt)
+
+    @property
+    def mlp_width(self) -> int:
+        return int(self.hidden_size * self.mlp_ratio)
+
+    @property
+    def block_cost(self) -> BlockCost:
+        return BlockCost.of(self.tokens, self.hidden_size, self.mlp_width)

@@ -1,0 +1,62 @@
+"""From a static DiT to a DyDiT that computes the same: important parts first, routers open."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from methods.backbones.dit import DiT
+from methods.config import make_config
+from methods.dydit.config import DyDiTConfig
+from methods.dydit.model import DyDiT
+from methods.errors import ConfigError
+
+
+@torch.no_grad()
+def rank_by_magnitude(model: DiT) -> None:
+    """Order heads, and MLP channels, by the L2 norm of their weights, largest first, in place.
+
+    A head's norm is over its rows of W_Q, W_K, W_V and columns of W_O; a channel's over its row of fc1 and column of
+    fc2. Both permutations leave the function unchanged (up to the order of sums). Head 0 and group 0, which may be
+    always on, are then the most important ones. The paper names the criterion (arXiv 2410.03456, section 3.2), not the
+    formula.
+    """
+    for block in model.blocks:
+        attention, mlp = block.get_submodule("attn"), block.get_submodule("mlp")
+        heads = model.config.num_heads
+        qkv, proj = attention.get_parameter("qkv.weight"), attention.get_parameter("proj.weight")
+        bias = attention.get_parameter("qkv.bias")
+        width = qkv.shape[1]
+        rows, columns = qkv.view(3, heads, -1, width), proj.view(width, heads, -1)
+        norm = rows.square().sum((0, 2, 3)) + columns.square().sum((0, 2))
+        order = norm.argsort(descending=True, stable=True)
+        qkv.copy_(rows[:, order].flatten(0, 2))
+        bias.copy_(bias.view(3, heads, -1)[:, order].flatten())
+        proj.copy_(columns[:, order].flatten(1))
+        fc1, fc2 = mlp.get_parameter("fc1.weight"), mlp.get_parameter("fc2.weight")
+        order = (fc1.square().sum(1) + fc2.square().sum(0)).argsort(descending=True, stable=True)
+        fc1.copy_(fc1[order])
+        mlp.get_parameter("fc1.bias").copy_(mlp.get_parameter("fc1.bias")[order])
+        fc2.copy_(fc2[:, order])
+
+
+def dydit_from(static: nn.Module, *, rank: bool = True, **config: Any) -> DyDiT:
+    """A DyDiT with the weights of ``static``, ranked unless ``rank`` is off, and open routers.
+
+    ``config`` holds fields of DyDiTConfig; those of its shape must be the model's. Raises ConfigError.
+    """
+    if not isinstance(static, DiT) or isinstance(static, DyDiT):
+        raise ConfigError(f"a DyDiT is made from a static DiT, not from {type(static).__name__}")
+    shape = asdict(static.config)
+    for name, value in config.items():
+        if name in shape and shape[name] != value:
+            raise ConfigError(f"{name} is {shape[name]} in the model and {value} in what it shall become")
+    model = DyDiT(make_config(DyDiTConfig, {**config, **shape})).to(static.pos_embed)
+    state: dict[str, Tensor] = dict(model.state_dict())
+    model.load_state_dict({**state, **static.state_dict()})
+    if rank:
+        rank_by_magnitude(model)
+    return model

@@ -1,0 +1,48 @@
+"""What trains routers: a loss on the compute they leave on, its target over the steps, stratified timesteps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from methods.dydit.activity import BlockCost
+from methods.dydit.block import Masks
+
+
+def active_share(masks: Sequence[Masks], cost: BlockCost, rows: int) -> Tensor:
+    """MHSA and MLP MACs left on, as a share of the full model's, for each row: (B,), differentiable.
+
+    Sum over blocks of h·A + g·n·M over L·(A + M), with h, g, n the active shares of heads, groups and tokens
+    (arXiv 2410.03456, section 3.4; the part that is always on counts).
+    """
+
+    def share(mask: Tensor | None) -> Tensor:
+        return torch.ones(rows) if mask is None else mask.mean(1)
+
+    total = torch.zeros(rows)
+    for mask in masks:
+        total = total + share(mask.heads) * cost.attention + share(mask.groups) * share(mask.tokens) * cost.mlp
+    return total / (len(masks) * (cost.attention + cost.mlp))
+
+
+def flops_loss(shares: Tensor, target: float) -> Tensor:
+    """(mean over the batch − target)²: single samples may differ, their mean may not."""
+    return (shares.mean() - target).square()
+
+
+def target_at(step: int, target: float, hold: int, ramp: int) -> float:
+    """The target at ``step``: 1 for ``hold`` steps, then on the line from 1 at step 0 to ``target`` at ``ramp``."""
+    if step < hold:
+        return 1.0
+    return 1.0 - (1.0 - target) * min(step / ramp, 1.0) if ramp else target
+
+
+def stratified_timesteps(batch: int, total: int, generator: torch.Generator, strata: int = 4) -> Tensor:
+    """(B,) timesteps in [0, total), row i drawn from stratum i mod ``strata`` of equal ones.
+
+    The batch's mean compute then scatters less than with uniform timesteps, where compute depends on time.
+    """
+    size = total // strata
+    return torch.randint(size, (batch,), generator=generator) + size * (torch.arange(batch) % strata)

@@ -1,0 +1,257 @@
+"""DyDiT: a transformer that decides by timestep how wide and by content where it computes (arXiv 2410.03456).
+
+At inference weights are sliced and tokens gathered. ``masked`` is the training path, which computes everything and
+multiplies by masks. A test holds the two equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from methods.backbones.dit import DiT, DiTBlock, DiTConfig
+from methods.config import make_config
+from methods.dydit.activity import counts
+from methods.dydit.block import DynamicBlock, Masks
+from methods.dydit.config import DyDiTConfig
+from methods.dydit.routers import TokenRouter, WidthRouter
+from methods.dydit.tokens import imposed_mask
+from methods.dydit.width import AttentionSlice, Indices, MlpSlice, PreparedWeights, slice_attention, slice_mlp
+from methods.dydit.work import Planner, work_units
+from methods.errors import ConfigError
+from methods.protocols import StepPlan, WorkLedger, WorkUnit
+
+
+@dataclass(frozen=True)
+class MaskedOutput:
+    """out (B, C_out, S, S) and the masks of every block."""
+
+    out: Tensor
+    masks: tuple[Masks, ...]
+
+
+class DyDiT(DiT):
+    """DiT with TDW and SDT; loads the published checkpoints of both formats."""
+
+    config: DyDiTConfig
+
+    def __init__(self, config: DyDiTConfig | None = None) -> None:
+        super().__init__(config or DyDiTConfig())
+
+    def make_block(self, config: DiTConfig) -> DiTBlock:
+        assert isinstance(config, DyDiTConfig)
+        return DynamicBlock(config)
+
+    @property
+    def layers(self) -> list[DynamicBlock]:
+        return [cast(DynamicBlock, block) for block in self.blocks]
+
+    def initialize(self) -> None:
+        """The backbone's initialisation, with routers practically wide open."""
+        super().initialize()
+        self.open_routers()
+
+    def open_routers(self, bias: float | None = None) -> None:
+        """Routers as before training; ``bias`` None: as published."""
+        for module in self.modules():
+            if isinstance(module, WidthRouter | TokenRouter):
+                module.open(bias)
+
+    def adopt_format(self, state: Mapping[str, Any]) -> None:
+        """Take the router format of a checkpoint (name -> anything with a shape): one row a head, or one fewer."""
+        weight = state.get("blocks.0.attn_rate.router.weight")
+        if not self.config.tdw or weight is None:
+            return
+        always_on = weight.shape[0] != self.config.num_heads
+        for block in self.layers:
+            if block.attn_rate.always_on != always_on:
+                block.attn_rate, block.mlp_rate = (
+                    WidthRouter(self.config.hidden_size, block.parts, always_on).to(self.pos_embed) for _ in range(2)
+                )
+
+    # What is prepared and when it is dropped
+
+    @property
+    def prepared(self) -> PreparedWeights:
+        if "_prepared" not in self.__dict__:
+            self.__dict__["_prepared"] = PreparedWeights(self.config.prepared_mib * 2**20)
+        return cast(PreparedWeights, self.__dict__["_prepared"])
+
+    @property
+    def prepared_bytes(self) -> int:
+        return self.prepared.bytes
+
+    def prepare(self, plan: StepPlan) -> None:
+        for layer in range(self.config.depth):
+            self.slices(layer, plan)
+
+    def forget(self) -> None:
+        self.prepared.clear()
+
+    def train(self, mode: bool = True) -> DyDiT:
+        self.forget()
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> DyDiT:
+        self.forget()
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
+
+    def slices(self, layer: int, plan: StepPlan) -> tuple[AttentionSlice, MlpSlice]:
+        """Weights of one layer under ``plan``."""
+        block = self.layers[layer]
+        everything = tuple(range(block.parts))
+        heads = everything if plan.heads is None else plan.heads[layer]
+        groups = everything if plan.groups is None else plan.groups[layer]
+        attention = self.prepared.get(
+            (layer, "attention", heads),
+            (block.attn.qkv.weight, block.attn.qkv.bias, block.attn.proj.weight, block.attn.proj.bias),
+            lambda: slice_attention(block.attn, heads),
+        )
+        mlp = self.prepared.get(
+            (layer, "mlp", groups),
+            (block.mlp.fc1.weight, block.mlp.fc1.bias, block.mlp.fc2.weight, block.mlp.fc2.bias),
+            lambda: slice_mlp(block.mlp, groups, block.parts),
+        )
+        return cast(AttentionSlice, attention), cast(MlpSlice, mlp)
+
+    # Planning
+
+    @property
+    def needs_weights(self) -> bool:
+        return self.config.activity is None
+
+    @property
+    def selects_tokens(self) -> bool:
+        return self.config.sdt and self.config.activity is None
+
+    def plan(self, timesteps: Sequence[float]) -> list[StepPlan]:
+        """Masks of every step, ahead of sampling. A timestep has the same masks in every grid that visits it.
+
+        Without weights (on the ``meta`` device) routers count as open, which is how they are initialised.
+        """
+        times = [float(t) for t in timesteps]
+        if self.config.activity is not None:
+            self._verdicts(times)
+            return [self._imposed(t) for t in times]
+        everything = (tuple(range(self.config.num_heads)),) * self.config.depth
+        if self.pos_embed.is_meta:
+            wide = everything if self.config.tdw else None
+            tokens = (self.config.tokens,) * self.config.depth if self.config.sdt else None
+            return [StepPlan(t, heads=wide, groups=wide, tokens=tokens) for t in times]
+        if not self.config.tdw:
+            return [StepPlan(t) for t in times]
+        heads, groups = self._verdicts(times)
+        return [StepPlan(t, heads=h, groups=g) for t, h, g in zip(times, heads, groups, strict=True)]
+
+    def _verdicts(self, times: list[float]) -> tuple[list[tuple[Indices, ...]], list[tuple[Indices, ...]]]:
+        """Indices of active heads and groups by step and layer, in float64: no rounding moves a verdict."""
+        if not self.config.tdw or self.pos_embed.is_meta:
+            return [], []
+        planner = Planner(self.t_embedder, self.layers)
+        states = {name: value.detach().double() for name, value in planner.state_dict().items()}
+        t = torch.tensor(times, dtype=torch.float64, device=self.pos_embed.device)
+        with torch.no_grad():
+            logits = torch.func.functional_call(planner, states, (t,))
+        heads, groups = ((part > 0).tolist() for part in logits)
+        return _indices(heads), _indices(groups)
+
+    def _imposed(self, timestep: float) -> StepPlan:
+        config = self.config
+        fractions = config.activity.fractions(timestep, config.block_cost, config.tdw, config.sdt)
+        active = counts(fractions, config.depth, config.num_heads, config.tokens)
+        return StepPlan(
+            timestep,
+            heads=tuple(tuple(range(count)) for count in active.heads) if config.tdw else None,
+            groups=tuple(tuple(range(count)) for count in active.groups) if config.tdw else None,
+            tokens=active.tokens if config.sdt else None,
+        )
+
+    # Execution
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor,
+        *,
+        plan: StepPlan | None = None,
+        ledger: WorkLedger | None = None,
+    ) -> Tensor:
+        """In eval mode slices and gathers; in training mode the masked path with random masks.
+
+        Without a plan the rows are run in groups of equal plans, each as one call.
+        """
+        if self.training:
+            return self.masked(x, t, y).out
+        if plan is not None:
+            return self._run(x, t, y, plan, ledger)
+        times, where = torch.unique(t, return_inverse=True)
+        plans = self.plan(times.tolist())
+        kinds = list(dict.fromkeys(each.key for each in plans))
+        if len(kinds) == 1:
+            return self._run(x, t, y, plans[0], ledger)
+        kind_of = torch.tensor([kinds.index(each.key) for each in plans], device=t.device)[where]
+        out = x.new_empty(x.shape[0], self.out_channels, *x.shape[2:])
+        for kind in range(len(kinds)):
+            rows = (kind_of == kind).nonzero().squeeze(1)
+            first = plans[int(where[rows[0]])]
+            out[rows] = self._run(x[rows], t[rows], y[rows], first, ledger)
+        return out
+
+    def _run(self, x: Tensor, t: Tensor, y: Tensor, plan: StepPlan, ledger: WorkLedger | None) -> Tensor:
+        tokens, c = self.embed(x, t, y)
+        rows, length = tokens.shape[:2]
+        kept: list[Tensor | None] = []
+        for layer, block in enumerate(self.layers):
+            attention, mlp = self.slices(layer, plan)
+            imposed = None
+            if plan.tokens is not None:
+                imposed = imposed_mask(rows, length, plan.tokens[layer], layer, str(tokens.device))
+            tokens, mask = block.run(tokens, c, attention, mlp, imposed)
+            kept.append(mask)
+        if ledger is not None:
+            masks = torch.stack([mask for mask in kept if mask is not None]) if self.config.sdt else None
+            ledger.record(
+                plan,
+                rows,
+                None if masks is None else tuple(masks.sum((1, 2)).tolist()),
+                masks.cpu() if masks is not None and ledger.keep_maps else None,
+            )
+        return self.head(tokens, c)
+
+    def masked(
+        self, x: Tensor, t: Tensor, y: Tensor, *, complete: bool = False, generator: torch.Generator | None = None
+    ) -> MaskedOutput:
+        """The training path: everything is computed, masks multiply it; each row has its own.
+
+        In training mode masks are sampled (from ``generator``) and carry straight-through gradients; in eval mode
+        they are the routers' verdicts. ``complete`` leaves everything on.
+        """
+        if self.config.activity is not None:
+            raise ConfigError("activity is imposed at inference only; build the model without it to train")
+        tokens, c = self.embed(x, t, y)
+        if complete:
+            for block in self.layers:
+                tokens = DiTBlock.forward(block, tokens, c)
+            return MaskedOutput(self.head(tokens, c), ())
+        embedded, masks = self.t_embedder(t), []
+        for block in self.layers:
+            tokens, mask = block.masked(tokens, c, embedded, generator)
+            masks.append(mask)
+        return MaskedOutput(self.head(tokens, c), tuple(masks))
+
+    def work(self, plan: StepPlan, rows: int = 1, tokens: tuple[int, ...] | None = None) -> list[WorkUnit]:
+        return work_units(self, plan, rows, tokens)
+
+
+def _indices(masks: list[list[list[bool]]]) -> list[tuple[Indices, ...]]:
+    return [tuple(tuple(k for k, on in enumerate(layer) if on) for layer in step) for step in masks]
+
+
+def dydit(**config: Any) -> DyDiT:
+    """A DyDiT from the fields of DyDiTConfig. Raises ConfigError."""
+    return DyDiT(make_config(DyDiTConfig, config))
