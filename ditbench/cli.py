@@ -30,6 +30,9 @@ LimitOption = Annotated[int | None, typer.Option(metavar="N", help="at most N sa
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a config key of the method; repeatable")
 ]
+WeightsOption = Annotated[
+    str | None, typer.Option(help="zoo:NAME or a file  [default: random weights]", show_default=False)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
 
@@ -74,16 +77,23 @@ def list_(
 
 
 @app.command()
-def flops(method: MethodArgument, set_: SetOption = None, json: JsonOption = False) -> None:
+def flops(
+    method: MethodArgument,
+    weights: WeightsOption = None,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="of the sampling grid that the count is over")] = 50,
+    set_: SetOption = None,
+    json: JsonOption = False,
+) -> None:
     """Count a method: multiply-accumulates of one forward of one sequence, by operator, and parameters."""
     from ditbench.measure import show_flops
 
-    show_flops(method, set_ or [], json)
+    show_flops(method, weights, steps, set_ or [], json)
 
 
 @app.command()
 def time(
     method: MethodArgument,
+    weights: WeightsOption = None,
     against: Annotated[str | None, typer.Option(metavar="METHOD", help="time in turns with this one (A B B A)")] = None,
     batch: Annotated[int, typer.Option(min=1, help="sequences a call")] = 8,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
@@ -96,10 +106,10 @@ def time(
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Time one denoiser call of a method with random weights ("cost only"), alone or against another one."""
+    """Time one denoiser call of a method, alone or in turns with another one. Random weights: "cost only"."""
     from ditbench.measure import TimeRequest, show_time
 
-    request = TimeRequest(method, against, batch, dtype, device, threads, compiled, steps, loop, budget)
+    request = TimeRequest(method, weights, against, batch, dtype, device, threads, compiled, steps, loop, budget)
     show_time(request, set_ or [], json)
 
 

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ditbench.overrides import parse_overrides, spec_of
 from harness.environment import environment, resolve_threads
 from harness.errors import InputError
-from harness.store.records import Quantity
+from harness.store.records import CellSpec, Quantity
+from harness.suite.weights import sha256_of, weights_path
+
+if TYPE_CHECKING:
+    from harness.measure.flops import FlopsResult
 
 
-def show_flops(method: str, settings: list[str], as_json: bool) -> None:
-    """One forward of one sequence, by operator class."""
+def show_flops(method: str, weights: str | None, steps: int, settings: list[str], as_json: bool) -> None:
+    """One forward of one sequence, mean over a sampling grid, by operator class."""
     from harness.measure.flops import CONVENTION, measure_flops
 
-    result = measure_flops(spec_of(method, settings))
+    spec, path = weighted(spec_of(method, settings, steps=steps), weights)
+    result = measure_flops(spec, path)
     if as_json:
         print(
             json.dumps(
@@ -26,6 +33,11 @@ def show_flops(method: str, settings: list[str], as_json: bool) -> None:
                     "params": result.params,
                     "gmacs": result.gmacs_step,
                     "gmacs_by_operator": dict(result.by_operator),
+                    "gmacs_by_part": dict(result.parts),
+                    "activity": result.activity,
+                    "weights": _weights_note(spec),
+                    "steps": steps,
+                    **({"samples": len(result.gmacs_images)} if len(result.gmacs_images) > 1 else {}),
                     "convention": CONVENTION,
                 },
                 indent=1,
@@ -34,8 +46,53 @@ def show_flops(method: str, settings: list[str], as_json: bool) -> None:
         return
     print(f"{method}: {result.gmacs_step:.4f} GMAC a forward of one sequence, {result.params:,} parameters")
     for name, gmacs in sorted(result.by_operator.items(), key=lambda item: -item[1]):
-        print(f"  {name:<11} {gmacs:12.4f}  {gmacs / result.gmacs_step:6.1%}")
+        print(f"  {name:<13} {gmacs:12.4f}  {gmacs / result.gmacs_step:6.1%}")
+    for name, gmacs in result.parts.items():
+        print(f"  {name:<13} {gmacs:12.4f}  {gmacs / result.gmacs_step:6.1%}  within the above")
+    if result.activity is not None:
+        print(f"  active: {_active(result.activity)}")
+    if note := _flops_note(spec, result):
+        print(note)
     print(f"Convention: {CONVENTION}.")
+
+
+def weighted(spec: CellSpec, weights: str | None) -> tuple[CellSpec, Path | None]:
+    """The spec with the digest of its weights, and their file. Raises InputError."""
+    from harness.sample.generate import checkpoint_problem
+
+    if weights is None:
+        return spec, None
+    path = weights_path(weights)
+    if (problem := checkpoint_problem(spec, path)) is not None:
+        raise InputError(problem.message)
+    found = {"weights": weights, "weights_sha256": sha256_of(path), "cost_only": spec.imposed_activity}
+    return spec.model_copy(update=found), path
+
+
+def _weights_note(spec: CellSpec) -> str:
+    if spec.imposed_activity:
+        return "cost only, imposed activity"
+    return spec.weights or "random: cost only"
+
+
+def _active(activity: Mapping[str, Any]) -> str:
+    """Mean active shares over steps and layers: 'heads 50.0 %, tokens 71.3 %'."""
+    parts = []
+    for name in ("heads", "groups", "tokens"):
+        if (steps := activity[name]) is not None:
+            layers = [share for step in steps for share in step]
+            parts.append(f"{name} {sum(layers) / len(layers):.1%}")
+    return ", ".join(parts)
+
+
+def _flops_note(spec: CellSpec, result: FlopsResult) -> str:
+    if spec.imposed_activity:
+        return "Cost only: the activity is imposed, not learned."
+    if result.activity is not None and spec.weights is None:
+        return "No weights given: routers are open, as before training (--weights FILE, or --set activity=0.5)."
+    if len(result.gmacs_images) > 1:
+        return f"Tokens as selected in {len(result.gmacs_images)} samples of {spec.steps} {spec.sampler} steps."
+    return ""
 
 
 @dataclass(frozen=True)
@@ -43,6 +100,7 @@ class TimeRequest:
     """What ``ditbench time`` was asked for."""
 
     method: str
+    weights: str | None
     against: str | None
     batch: int
     dtype: str
@@ -79,19 +137,19 @@ def show_time(request: TimeRequest, settings: list[str], as_json: bool) -> None:
         "mode": "compiled" if request.compiled else "eager",
         "cost_only": True,
     }
-    spec = spec_of(request.method, settings, **fields)
+    spec, path = weighted(spec_of(request.method, settings, **fields), request.weights)
     other = spec_of(request.against, [], **(fields | {"cell": "baseline"})) if request.against else None
     options = LatencyOptions(
         batch=request.batch, levels=["step", "sample"] if request.loop else ["step"], budget_s=request.budget_s
     )
     baseline = bind(other, None) if other else None
-    result = measure_latency(bind(spec, None), baseline, options, 0.0)
-    values, counted = dict(result.values), measure_flops(spec)
+    result = measure_latency(bind(spec, path), baseline, options, 0.0)
+    values, counted = dict(result.values), measure_flops(spec, path)
     answer: dict[str, Any] = {
         **asdict(request),
         "threads": threads,
         "config": parse_overrides(settings),
-        "weights": "random: cost only",
+        "weights": _weights_note(spec),
         "latency_level": "step: one denoiser call of the whole batch, no guidance",
         "gmacs": counted.gmacs_step,
         "params": counted.params,
@@ -125,11 +183,12 @@ def _print_time(
     where = answer["environment"]["device_name"]
     mode = "compiled" if request.compiled else "eager"
     print(f"{request.method} on {where}, {request.dtype}, {mode}, batch {request.batch}, {answer['threads']} threads")
-    print("random weights: cost only; level 'step' is one denoiser call of the whole batch")
+    print(f"weights {answer['weights']}; level 'step' is one denoiser call of the whole batch")
     names = {
         "latency_ms": "ms a step",
         "sample_ms": f"ms a loop of {request.steps} steps",
         "image_ms": f"ms an image of {request.steps} steps",
+        "prepare_ms": f"ms to plan and slice for {request.steps} steps, once",
         "images_per_s": f"images/s at {request.steps} steps",
         "speedup": f"speed-up over {request.against}",
         "realised": "realised share of the FLOPs saving",

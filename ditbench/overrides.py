@@ -26,7 +26,10 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
 
 
 def spec_of(method: str, settings: list[str], **fields: Any) -> CellSpec:
-    """A cell for a one-off measurement. Raises InputError for an unknown method or config key."""
+    """A cell for a one-off measurement; models of pixels sample with clipping.
+
+    Raises InputError for an unknown method or config key.
+    """
     from harness.sample.generate import checkpoint_problem
 
     try:
@@ -34,7 +37,8 @@ def spec_of(method: str, settings: list[str], **fields: Any) -> CellSpec:
     except UnknownNameError as error:
         raise InputError(str(error)) from None
     spec = CellSpec(**{"cell": method, "method": method, "config": parse_overrides(settings),
-                       "sampler": "ddim", "steps": 50, **fields})  # fmt: skip
+                       "sampler": "ddim", "sampler_options": {"clip": method.endswith("digits")},
+                       "steps": 50, **fields})  # fmt: skip
     if (problem := checkpoint_problem(spec, None)) is not None:
         raise InputError(problem.message)
     return spec

@@ -45,7 +45,6 @@ def draw_samples(
         raise InputError(f"{method} has no shipped weights: name a checkpoint with --weights")
     path = weights_path(chosen)
     spec = spec_of(method, settings, sampler=sampler, steps=steps, guidance_scale=guidance, seed=seed)
-    spec = spec.model_copy(update={"sampler_options": {"clip": spec.method.endswith("digits")}})
     if (problem := checkpoint_problem(spec, path)) is not None:
         raise InputError(problem.message)
     cell = bind(spec, path)

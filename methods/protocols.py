@@ -75,7 +75,8 @@ class WorkUnit:
     """A distinct piece of work of a forward: count it once, multiply by ``repeats``.
 
     ``module`` executes it on the tensors of ``inputs`` (small, random, on the CPU). ``key`` is equal for units whose
-    operators and shapes are equal. ``part`` names overhead that is shown apart: 'token routers', 'width routers'.
+    operators and shapes are equal. ``part`` names overhead that is shown apart: 'token routers', executed in the
+    call, and 'width routers', executed when its step is planned, once for all rows.
     """
 
     key: str
@@ -91,16 +92,29 @@ class Denoiser(Protocol):
 
     ``model(x, t, y)``: x (B, C, H, W) float, t (B,) int or float, y (B,) int64 class labels, where the label
     ``num_classes`` means "no class". Returns (B, C_out, H, W) with C_out = C, or 2C when the variance is learned.
+    ``num_heads`` is the number of attention heads, and of channel groups, a layer; ``tokens`` the sequence's length.
     """
 
     in_channels: int
     out_channels: int
     input_size: int
     num_classes: int
+    num_heads: int
+    tokens: int
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether plans depend on the weights: counting then needs them; without them routers count as open."""
+        ...
 
     @property
     def selects_tokens(self) -> bool:
-        """Whether the data decide how much a call computes: then counting needs weights and samples."""
+        """Whether the data decide how much a call computes: then counting needs samples too."""
+        ...
+
+    @property
+    def routers(self) -> Sequence[torch.nn.Module]:
+        """Modules that a call runs to decide what to compute: profiles show their time apart."""
         ...
 
     @property
@@ -131,7 +145,7 @@ class Denoiser(Protocol):
         ...
 
     def work(self, plan: StepPlan, rows: int = 1, tokens: tuple[int, ...] | None = None) -> list[WorkUnit]:
-        """The distinct pieces that one call under ``plan`` executes for ``rows`` sequences, and its planning.
+        """The distinct pieces that one call under ``plan`` executes for ``rows`` sequences, and its step's planning.
 
         ``tokens`` are the kept tokens a layer, summed over the rows, when the method selects tokens.
         """

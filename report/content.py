@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from report.delivered_table import delivered_table, lost_time_table
 from report.detail_tables import accuracy_table, failures_table, operators_table, timing_table
 from report.plots.samples import SampleGrid
 from report.plots.style import Picture
+from report.plots.token_maps import PREFIX
 from report.reading import reading_notes
 from report.result_tables import cost_table, quality_table
 from report.run_view import RunView
@@ -83,13 +85,22 @@ def compose(view: RunView, pictures: Mapping[str, Picture], grids: Sequence[Samp
             "Results",
             [quality_table(view), _figures(pictures, "pareto_gmacs", "pareto_time"), cost_table(view)],
         ),
+        ("Promised and delivered", [delivered_table(view), lost_time_table(view)]),
         ("How to read these numbers", [Notes(notes) if (notes := reading_notes(view)) else None]),
         (
             "What failed" if failures_table(view) else "What has not run",
             [failures_table(view), _pending(view)],
         ),
         ("Samples", [_samples(view, grids), accuracy_table(view)]),
-        ("Compute", [_figures(pictures, "profile"), operators_table(view)]),
+        (
+            "Compute",
+            [
+                _figures(pictures, "profile"),
+                _figures(pictures, "activity"),
+                _figures(pictures, *(name for name in pictures if name.startswith(PREFIX))),
+                operators_table(view),
+            ],
+        ),
         ("Time", [_figures(pictures, "kernels"), timing_table(view)]),
         ("Environment", [_provenance(view), Facts(_environment(view))]),
         ("How to run each cell again", [_suite_command(view), _commands(view)]),

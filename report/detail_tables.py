@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.store.records import Quantity, Record
-from report.numbers import scale_for
+from report.activity import router_gmacs
+from report.numbers import Scale, scale_for
 from report.result_tables import plain_marks_of, tag_of
 from report.run_view import Row, RunView
 from report.tables import Column, Mark, Table, number_column, text_column
@@ -22,6 +23,7 @@ def operators_table(view: RunView) -> Table | None:
         return None
     counts = [row.detail("flops")["by_operator"] for row in rows]
     totals = [row.value("flops", "gmacs_step") or sum(count.values()) for row, count in zip(rows, counts, strict=True)]
+    shown = [row.quantity("flops", "gmacs_step") or total for row, total in zip(rows, totals, strict=True)]
     norms = [float(count.get("layer_norm", 0.0)) for count in counts]
     scale = scale_for(totals, "GMAC")
     decimals = max(2, min(4, 6 - math.floor(math.log10(max(totals) / scale.divisor or 1.0))))
@@ -39,27 +41,34 @@ def operators_table(view: RunView) -> Table | None:
         if name != "layer_norm"
     ]
     bare = [total - norm for total, norm in zip(totals, norms, strict=True)]
+    routers = _router_columns(rows, scale)
+    # It can be worked out from its neighbours: where routers have columns, it makes room for them.
+    shares = [100 * norm / total for norm, total in zip(norms, totals, strict=True)]
+    share = number_column("norm_share", "norm share", "%", shares, decimals=2)
     columns = (
         text_column("cell", "Cell", [row.cell for row in rows], tags=[tag_of(row) for row in rows]),
         *products,
         number_column("without", "without norm", "GMAC", bare, decimals=decimals, scale=scale),
         number_column("layer_norm", "layer norm", "GMAC", norms, decimals=decimals, scale=scale),
-        number_column("total", "MACs/step", "GMAC", totals, decimals=decimals, scale=scale),
-        number_column(
-            "norm_share",
-            "norm share",
-            "%",
-            [100 * norm / total for norm, total in zip(norms, totals, strict=True)],
-            decimals=2,
-        ),
+        number_column("total", "MACs/step", "GMAC", shown, decimals=decimals, scale=scale),
+        *(routers or (share,)),
     )
-    notes = (
+    note = (
         "One forward of one sequence, mean over the steps; guidance is not counted. "
-        "Many papers leave layer norm out: their figure is the column without norm.",
+        "Many papers leave layer norm out: their figure is the column without norm."
     )
+    if any(router_gmacs(row) for row in rows):
+        note += " Routers: what the decisions cost, already in MACs/step and in its operators."
     return Table(
-        "operators", "Multiply–accumulates of one forward, by operator.", columns, plain_marks_of(rows), notes
+        "operators", "Multiply–accumulates of one forward, by operator.", columns, plain_marks_of(rows), (note,)
     ).without_empty_columns()
+
+
+def _router_columns(rows: Sequence[Row], scale: Scale) -> tuple[Column, ...]:
+    """One column for each kind of router that any cell has."""
+    parts = [router_gmacs(row) for row in rows]
+    names = sorted({name for part in parts for name in part})
+    return tuple(number_column(name, name, "GMAC", [part.get(name) for part in parts], scale=scale) for name in names)
 
 
 def timing_table(view: RunView) -> Table | None:
@@ -79,6 +88,7 @@ def timing_table(view: RunView) -> Table | None:
     firsts = [bool(detail) for *_, detail in entries]
     cold = [detail.get("cold", {}) for *_, detail in entries]
     median = number_column("median_ms", "median", "ms", [_median(figures) for _, _, figures, _ in entries])
+    prepare = [row.value("latency", "prepare_ms") if first else None for row, first in zip(rows, firsts, strict=True)]
     gaps = [_number(detail.get("gap_share")) for *_, detail in entries]
     columns = (
         text_column(
@@ -97,6 +107,7 @@ def timing_table(view: RunView) -> Table | None:
         times("p90_ms", "p90"),
         number_column("load_ms", "load", "ms", [_number(c.get("load_ms")) for c in cold]),
         number_column("first_call_ms", "first call", "ms", [_number(c.get("first_call_ms")) for c in cold]),
+        number_column("prepare_ms", "prepare", "ms", prepare if any(prepare) else [None] * len(entries)),
         number_column("gap", "gap", "%", [None if g is None else 100 * g for g in gaps], decimals=1),
     )
     notes = [
@@ -104,6 +115,8 @@ def timing_table(view: RunView) -> Table | None:
         "Load and first call are cold costs, paid once and in no other figure. "
         "Brackets: 95 % interval of the median."
     ]
+    if any(prepare):
+        notes.append("Prepare: planning and slicing the weights of all steps, once; sample includes it, step does not.")
     if any(row.detail("latency").get("launch_bound") for row in rows):
         notes.append("Launch-bound: the device waits for its host for more than a fifth of the time.")
     batches = sorted({row.batch for row in rows if row.batch is not None})

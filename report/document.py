@@ -11,16 +11,18 @@ from report.content import Content, compose
 from report.html import render_html
 from report.markdown import render_markdown
 from report.pdf import NoPdf, render_pdf
+from report.plots.activity import activity_picture
 from report.plots.kernels import kernels_picture
 from report.plots.pareto import pareto_picture
 from report.plots.profile import profile_picture
 from report.plots.samples import sample_grids
 from report.plots.style import Picture
+from report.plots.token_maps import PREFIX, token_map_pictures
 from report.result_tables import cells_table, results_table
 from report.run_view import RunView, load_run
 from report.table_formats import to_csv, to_latex, to_markdown
 
-FIGURES = ("pareto_gmacs", "pareto_time", "profile", "kernels")
+FIGURES = ("pareto_gmacs", "pareto_time", "profile", "activity", "kernels")
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,10 @@ def _pictures(view: RunView) -> dict[str, Picture]:
         lambda: pareto_picture(view, "flops", "gmacs_image", "compute an image", "compute"),
         lambda: pareto_picture(view, "latency", view.time_axis, _time_title(view), "measured time"),
         lambda: profile_picture(view),
+        lambda: activity_picture(view),
         lambda: kernels_picture(view),
     )
-    made = [maker() for maker in makers]
+    made = [*(maker() for maker in makers), *token_map_pictures(view)]
     return {picture.name: picture for picture in made if picture is not None}
 
 
@@ -97,6 +100,7 @@ def _write(path: Path, data: str | bytes) -> Path:
 def _remove_stale(report: Path, written: set[Path]) -> None:
     """Figures of an older report would stand beside this one as if they belonged to it."""
     ours = [report / f"{name}.{ending}" for name in FIGURES for ending in ("svg", "png")]
+    ours += [path for ending in ("svg", "png") for path in report.glob(f"{PREFIX}*.{ending}")]
     ours += [*(report / "samples").glob("*.png"), report / "report.pdf"]
     for path in ours:
         if path not in written:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from harness.store.records import Record
+from report.activity import activity_of
 from report.numbers import short
 from report.run_view import RunView
 
@@ -35,7 +36,10 @@ def reading_notes(view: RunView) -> tuple[tuple[str, str], ...]:
         ("Quality", _about_quality(view, quality) if quality else ""),
         ("Front", _FRONT if fronts else ""),
         ("Gap", _GAP if _complete(view, "kernels") else ""),
+        ("Activity", _about_activity(view)),
+        ("Prepare", _PREPARE if any(row.value("latency", "prepare_ms") for row in view.rows) else ""),
         ("Cost only", _COST_ONLY if any(row.spec.cost_only for row in view.rows) else ""),
+        ("Imposed activity", _IMPOSED if any(row.spec.imposed_activity for row in view.rows) else ""),
     )
     return tuple((term, " ".join(text.split())) for term, text in drafts if text)
 
@@ -49,13 +53,39 @@ use the measured values alone: cells whose intervals overlap may change places i
 _GAP = "Wall clock minus device time: what a call spends waiting for its host."
 _COST_ONLY = """Random weights or imposed activity: compute and time are true, samples mean nothing. Such a cell
 has no quality figure and no place on a front."""
+_PREPARE = """Planning and slicing all weights that the steps of a cell need, once. The timed sampling loop includes
+it; a timed call does not, so that a call of a cell with sliced weights looks better than its share of the loop."""
+_IMPOSED = """The config says which share of the model is on, in place of learned routers. The routers still run, so
+that compute and time are those of a trained model of this activity; which parts are on was not learned."""
+_WIDTH = """Timestep-wise dynamic width (TDW) switches attention heads and groups of MLP channels: the timestep alone
+decides, for all samples alike, so that the weights can be sliced ahead."""
+_TOKENS = """Spatial-wise dynamic token (SDT) lets only some tokens pass the MLP: a router decides from their content,
+so that it differs from sample to sample and nothing can be planned ahead."""
+
+
+def _about_activity(view: RunView) -> str:
+    """Only the kinds of switching that this run has."""
+    parts = {name for row in view.rows if (activity := activity_of(row)) for name, _ in activity.parts}
+    texts = [_WIDTH if parts & {"heads", "groups"} else "", _TOKENS if "tokens" in parts else ""]
+    return " ".join(["The share of a model that is on.", *filter(None, texts)]) if parts else ""
 
 
 def _about_macs(records: list[Record]) -> str:
     conventions = _distinct(str(record.detail.get("convention", "")) for record in records)
     stated = " ".join(text if text.endswith(".") else f"{text}." for text in conventions)
     return f"""Multiply–accumulates, which papers of this field print as FLOPs. {stated} A step's figure is
-    one forward of one sequence; an image's figure sums all steps and counts guidance's second forward."""
+    one forward of one sequence; an image's figure sums all steps and counts guidance's second forward.
+    {_sampled(records)}"""
+
+
+def _sampled(records: list[Record]) -> str:
+    """How the counts of cells whose work depends on the content were made; empty if all are exact."""
+    ways = _distinct(
+        quantity.interval
+        for record in records
+        if (quantity := record.values.get("gmacs_step")) is not None and quantity.low is not None
+    )
+    return f"Where tokens are selected by content: mean and {'; '.join(ways)}." if ways else ""
 
 
 def _about_quality(view: RunView, records: list[Record]) -> str:

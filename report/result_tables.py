@@ -52,6 +52,7 @@ def cells_table(view: RunView) -> Table:
         "on_front_gmacs": lambda row: row.on_front_gmacs,
         "on_front_time": lambda row: row.on_front_time,
         "cost_only": lambda row: row.spec.cost_only,
+        "imposed_activity": lambda row: row.spec.imposed_activity,
         "reason": lambda row: row.reason,
     }
     columns = tuple(Column(key, key, tuple(Value(read(row), "") for row in view.rows)) for key, read in readers.items())
@@ -140,7 +141,7 @@ def setting_columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], tuple[str,
 def tag_of(row: Row) -> str:
     """The words that must stand beside a cell's name."""
     tags = ["baseline"] if row.is_baseline else []
-    tags += ["cost only"] if row.spec.cost_only else []
+    tags += [row.cost_words] if row.cost_words else []
     tags += [row.status] if row.status != "ok" else []
     # No speed without the quality of the same weights beside it, or a word that says there is none.
     timed = row.quantity("latency", "latency_ms") or row.quantity("latency", "image_ms")
@@ -180,6 +181,8 @@ def notes_of(view: RunView, rows: Sequence[Row], shared: Sequence[str]) -> tuple
         hints.append("Grey: dominated on every front.")
     if any(row.spec.cost_only for row in rows):
         hints.append("Cost only: the cell's weights make no meaningful samples, so it has no quality figures.")
+    if any(row.spec.imposed_activity for row in rows):
+        hints.append("Imposed activity: the config says what is on, in place of the learned routers.")
     if any(row.quantity("quality", "frechet") or row.quantity("latency", "latency_ms") for row in rows):
         hints.append("Brackets: 95 % intervals.")
     return (*notes, " ".join(hints)) if hints else tuple(notes)
@@ -222,8 +225,9 @@ def _cost_columns(rows: Sequence[Row]) -> tuple[Column, ...]:
 
     return (
         number_column("params", "Params", "#", [_whole(row.value("flops", "params")) for row in rows]),
-        number_column("gmacs_step", "MACs/step", "GMAC", of("flops", "gmacs_step")),
-        number_column("gmacs_image", "MACs/image", "GMAC", of("flops", "gmacs_image")),
+        # Their intervals, where tokens are counted on samples, are a fraction of a percent: the page needs the room.
+        number_column("gmacs_step", "MACs/step", "GMAC", of("flops", "gmacs_step"), show_interval=False),
+        number_column("gmacs_image", "MACs/image", "GMAC", of("flops", "gmacs_image"), show_interval=False),
         number_column("flops_ratio", "Ratio", "1", [row.flops_ratio for row in rows], decimals=3),
         number_column("latency_ms", "time/call", "ms", of("latency", "latency_ms")),
         number_column("image_ms", "time/image", "ms", of("latency", "image_ms")),
@@ -231,7 +235,14 @@ def _cost_columns(rows: Sequence[Row]) -> tuple[Column, ...]:
         number_column("speedup", "Speed-up", "1", [row.speedup for row in rows], decimals=2),
         number_column("realised", "Realised", "1", [row.realised for row in rows], decimals=2),
         number_column("peak_mib", "Peak", "MiB", [row.value("memory", "peak_mib") for row in rows]),
+        number_column("prepared_mib", "Sliced", "MiB", _prepared(rows)),
     )
+
+
+def _prepared(rows: Sequence[Row]) -> list[float | None]:
+    """MiB of sliced weights beside the weights; all None, and so no column, where no cell keeps any."""
+    sizes = [row.value("memory", "prepared_mib") for row in rows]
+    return sizes if any(sizes) else [None] * len(rows)
 
 
 def _whole(value: float | None) -> int | None:

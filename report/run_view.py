@@ -95,6 +95,17 @@ class Row:
         return "; ".join(parts)
 
     @property
+    def cost_words(self) -> str:
+        """What stands beside the name of a cell whose samples mean nothing: 'cost only', and of which kind."""
+        words = ["cost only"] if self.spec.cost_only else []
+        words += ["imposed activity"] if self.spec.imposed_activity else []
+        return ", ".join(words)
+
+    def named(self, words: str) -> str:
+        """``words``, a name for figures, with ``cost_words``: appended last, so that no shortening takes them."""
+        return f"{words} ({self.cost_words})" if self.cost_words else words
+
+    @property
     def dominated(self) -> bool:
         """Whether the cell stands in a Pareto plot and is on the front of none."""
         places = [place for place in (self.on_front_gmacs, self.on_front_time) if place is not None]

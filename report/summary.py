@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from harness.stats.pareto import Point, pareto_front
 from harness.store.records import Quantity
+from report.activity import activity_of
 from report.numbers import short, with_unit
 from report.result_tables import has_quality
 from report.run_view import Row, RunView, Status
@@ -17,7 +18,7 @@ def summary(view: RunView) -> tuple[str, ...]:
     paragraphs = (
         " ".join(filter(None, (_what_ran(view), _best_quality(view)))),
         " ".join(filter(None, (_compute_front(view), _time_front(view)))),
-        " ".join(filter(None, (_saving(view), _launch_bound(view), _sizes(view)))),
+        " ".join(filter(None, (_saving(view), _dynamic(view), _launch_bound(view), _sizes(view)))),
     )
     return tuple(paragraph for paragraph in paragraphs if paragraph)
 
@@ -112,7 +113,7 @@ def _saving(view: RunView) -> str:
     speedup, ratio, realised = fastest.speedup, fastest.flops_ratio, fastest.realised
     if speedup is None or not ratio or realised is None:
         return ""
-    note = " (cost only)" if fastest.spec.cost_only else ""
+    note = f" ({fastest.cost_words})" if fastest.cost_words else ""
     text = (
         f"The largest speed-up over {view.baseline} is {_spread(speedup)}×, of {fastest.cell}{note}, "
         f"for {short(1 / ratio)}× fewer operations: a realised share of {realised:.2f}."
@@ -121,6 +122,58 @@ def _saving(view: RunView) -> str:
     if least is not fastest and (least.realised or 1.0) < 0.8:
         text += f" The lowest realised share is {least.realised:.2f}, of {least.cell}."
     return text
+
+
+def _dynamic(view: RunView) -> str:
+    """The dynamic cell with the best realised share, or, where none was timed, the one that saves most compute.
+
+    Cells with quality go before those without, and cells that sample as the baseline does before all others: only
+    there is all that is saved the method's.
+    """
+    base = next((row for row in view.rows if row.is_baseline), None)
+    rows = [row for row in view.rows if activity_of(row) and row.flops_ratio is not None and not row.is_baseline]
+    if base is None or not rows:
+        return ""
+    everyone = rows
+    rows = [row for row in rows if row.quantity("quality", "frechet")] or rows
+    rows = [row for row in rows if _sampled_alike(row, base)] or rows
+    rows = [row for row in rows if row.realised is not None] or rows
+    best = max(rows, key=lambda row: (row.realised or 0.0, -(row.flops_ratio or 0.0)))
+    ratio = best.flops_ratio or 0.0
+    note = f" ({best.cost_words})" if best.cost_words else ""
+    others = "" if _sampled_alike(best, base) else ", its other sampling included"
+    change = f"{100 * (1 - ratio):.0f} % less" if ratio <= 1 else f"{100 * (ratio - 1):.0f} % more"
+    text = "The dynamic cell" if len(everyone) == 1 else f"Of {len(everyone)} dynamic cells,"
+    text += f" {best.cell}{note} computes {change} an image than {base.cell}{others}"
+    text += _quality_change(best, base)
+    if best.realised is None:
+        return text + "."
+    first = all(row is best or row.realised is None or row.realised < best.realised for row in everyone)
+    rank = ", the best of them" if first and len(everyone) > 1 else ""
+    return f"{text}; its realised share is {best.realised:.2f}{rank}."
+
+
+def _sampled_alike(row: Row, base: Row) -> bool:
+    a, b = row.spec, base.spec
+    guided = (a.guidance_scale, a.guidance_interval, a.guidance_channels)
+    return (a.sampler, a.sampler_options, a.steps, *guided) == (
+        b.sampler,
+        b.sampler_options,
+        b.steps,
+        b.guidance_scale,
+        b.guidance_interval,
+        b.guidance_channels,
+    )
+
+
+def _quality_change(row: Row, base: Row) -> str:
+    own, usual = row.quantity("quality", "frechet"), base.quantity("quality", "frechet")
+    if own is None or usual is None:
+        return ""
+    change = own.value - usual.value
+    size = "the same" if change == 0 else f"{short(abs(change))} {'higher' if change > 0 else 'lower'}"
+    within = ", within the interval" if _overlap(own, usual) else ""
+    return f", at a Fréchet distance of {short(own.value)} ({size}{within})"
 
 
 def _launch_bound(view: RunView) -> str:

@@ -16,13 +16,17 @@ NOTHING = "–"
 def to_csv(table: Table, with_ends: bool = True) -> str:
     """Full-precision CSV with '\\n' line ends; missing values are empty.
 
-    ``with_ends`` adds ``KEY_low`` and ``KEY_high`` after every column that has intervals.
+    ``with_ends`` adds ``KEY_low`` and ``KEY_high`` after every column that has intervals. A column with words
+    beside its entries ('cost only, imposed activity') is followed by ``KEY_tag``.
     """
     heads: list[str] = []
     columns: list[list[Raw]] = []
     for column in table.columns:
         heads.append(column.key)
         columns.append([value.raw for value in column.values])
+        if any(value.tag for value in column.values):
+            heads.append(f"{column.key}_tag")
+            columns.append([value.tag for value in column.values])
         if with_ends and column.has_ends:
             heads += [f"{column.key}_low", f"{column.key}_high"]
             columns.append([value.low for value in column.values])

@@ -22,6 +22,14 @@ _ROWS = (
 
 
 @dataclass(frozen=True)
+class Dynamic:
+    """Which parts of a made-up cell are switched: width by timestep (TDW), tokens by content (SDT)."""
+
+    width: bool = True
+    tokens: bool = True
+
+
+@dataclass(frozen=True)
 class Planned:
     """A cell of a made-up plan: its spec and, for measurements that fail, how."""
 
@@ -29,6 +37,7 @@ class Planned:
     frechet: float = 3.0
     failures: dict[str, Failure] = field(default_factory=dict)
     skip: frozenset[str] = frozenset()
+    dynamic: Dynamic | None = None
 
 
 def identity_of(cell: str, measurement: str) -> str:
@@ -59,6 +68,30 @@ def digits_cells() -> list[Planned]:
         Planned(spec("ddpm-250", "ddpm", 250, 1.0), failures={"latency": late, "quality": late, "kernels": late})
     )
     return cells
+
+
+def dynamic_cells() -> list[Planned]:
+    """A static baseline and a static cell of fewer steps; TDW and SDT together (also guided), each alone, imposed."""
+    imposed = dynamic_spec("dydit-imposed", cost_only=True, config={"activity": {"target": 0.5}})
+    return [
+        Planned(spec("ddpm-50", "ddpm", 50, 1.0), 2.4),
+        Planned(spec("ddim-10", "ddim", 10, 1.0), 3.6),
+        Planned(dynamic_spec("dydit-0.5"), 2.5, dynamic=Dynamic()),
+        Planned(dynamic_spec("dydit-0.5-g1.5", guidance=1.5), 2.2, dynamic=Dynamic()),
+        Planned(dynamic_spec("dydit-tdw-0.5"), 2.6, dynamic=Dynamic(tokens=False)),
+        Planned(dynamic_spec("dydit-sdt-0.5"), 3.1, dynamic=Dynamic(width=False)),
+        Planned(imposed, dynamic=Dynamic()),
+    ]
+
+
+def dynamic_spec(
+    cell: str, *, guidance: float = 1.0, cost_only: bool = False, config: dict[str, Any] | None = None
+) -> CellSpec:
+    """A dynamic cell on the digits data, sampled as the baseline is."""
+    static = spec(cell, "ddpm", 50, guidance)
+    weights = None if cost_only else "zoo:dydit-digits"
+    changes = {"method": "dydit-digits", "weights": weights, "cost_only": cost_only, "config": config or {}}
+    return static.model_copy(update=changes)
 
 
 def spec(cell: str, sampler: str, steps: int, guidance: float, cost_only: bool = False) -> CellSpec:
@@ -172,7 +205,50 @@ def _around(value: float, unit: str, share: float, how: str) -> Quantity:
     return Quantity(value=value, unit=unit, low=value * (1 - share), high=value * (1 + 1.4 * share), interval=how)
 
 
+LAYERS, HEADS = 6, 6
+ROUTER_SHARE = 0.012
+
+
+def activity(cell: Planned) -> dict[str, Any] | None:
+    """Shares by step and layer: little is on in noise, more towards the image; the middle layers close first."""
+    if cell.dynamic is None:
+        return None
+    steps = cell.spec.steps
+    timesteps = [round(999 * (steps - 1 - step) / max(steps - 1, 1)) for step in range(steps)]
+
+    def shares(least: float, most: float, levels: int) -> list[list[float]]:
+        grid = []
+        for step in range(steps):
+            ramp = least + (most - least) * step / max(steps - 1, 1)
+            layers = [ramp + 0.16 * math.cos(2 * math.pi * layer / (LAYERS - 1)) for layer in range(LAYERS)]
+            grid.append([min(max(math.ceil(levels * share), 1), levels) / levels for share in layers])
+        return grid
+
+    width, tokens = cell.dynamic.width, cell.dynamic.tokens
+    return {
+        "timesteps": timesteps,
+        "heads": shares(0.15, 0.85, HEADS) if width else None,
+        "groups": shares(0.3, 0.9, 8) if width else None,
+        "tokens": shares(0.45, 0.95, 1000) if tokens else None,
+    }
+
+
+def _step_shares(cell: Planned) -> list[float]:
+    """Compute of every step as a share of the static model's."""
+    stored = activity(cell)
+    if stored is None:
+        return [1.0] * cell.spec.steps
+    means = {
+        part: [sum(layers) / LAYERS for layers in stored[part]] if stored[part] else [1.0] * cell.spec.steps
+        for part in ("heads", "groups", "tokens")
+    }
+    shares = zip(means["heads"], means["groups"], means["tokens"], strict=True)
+    return [0.08 + 0.3 * heads + 0.61 * groups * tokens + ROUTER_SHARE for heads, groups, tokens in shares]
+
+
 def _step_gmacs(cell: Planned) -> float:
+    if cell.dynamic is not None:
+        return STEP_GMACS * sum(_step_shares(cell)) / cell.spec.steps
     return STEP_GMACS * (0.55 if cell.spec.cost_only else 1.0)
 
 
@@ -186,6 +262,8 @@ def _flops(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict[s
     for step in range(steps):
         bend = 1 + 0.35 * math.cos(math.pi * step / max(steps - 1, 1)) if cell.spec.cost_only else 1.0
         timestep = round(999 * (steps - 1 - step) / max(steps - 1, 1))
+        if cell.dynamic is not None:
+            bend = STEP_GMACS * _step_shares(cell)[step] / one
         profile.append({"step": step, "timestep": timestep, "gmacs": one * rows * bend, "rows": rows})
     values = {
         "gmacs_step": _exact(one, "GMAC"),
@@ -199,16 +277,50 @@ def _flops(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict[s
         "profile": profile,
         "distinct_plans": 1,
     }
+    if cell.dynamic is not None:
+        names = ["width routers"] * cell.dynamic.width + ["token routers"] * cell.dynamic.tokens
+        detail |= {
+            "activity": activity(cell),
+            "parts": {name: STEP_GMACS * ROUTER_SHARE / len(names) for name in names},
+        }
+        if cell.dynamic.tokens:
+            how = "95 % t interval over 100 samples"
+            values |= {name: _around(values[name].value, "GMAC", 0.002, how) for name in ("gmacs_step", "gmacs_image")}
+            detail |= {"probe": {"samples": 100}, "token_maps": _token_maps(store, cell)}
     return values, detail
 
 
+def _token_maps(store: RunStore, cell: Planned) -> str:
+    """Twelve finished digits and six timesteps; tokens on the strokes are kept more often. Path inside the run."""
+    identity = identity_of(cell.spec.cell, "flops")
+    path = store.samples_folder(identity) / "token_maps.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(int(identity[:8], 16))
+    labels = np.arange(12) % 10
+    images = np.stack([_digit(int(label), random, 12.0) for label in labels])
+    bright = images[..., 0].reshape(12, 4, 2, 4, 2).mean(axis=(2, 4)) / 255
+    timesteps = np.array([999.0, 799.0, 599.0, 400.0, 200.0, 0.0])
+    kept = [
+        np.clip(0.3 + 0.1 * place + 0.16 * place * bright + random.normal(0, 0.1, bright.shape), 0, 1)
+        for place in range(len(timesteps))
+    ]
+    shares = (np.stack(kept) * LAYERS).round().astype(np.float32) / LAYERS
+    np.savez(path, images=images, labels=labels, timesteps=timesteps, kept=shares)
+    return str(path.relative_to(store.folder))
+
+
 def _call_ms(cell: Planned) -> float:
+    if cell.dynamic is not None:
+        # Half of the promise arrives, and tokens cost more to pick than channels to slice.
+        share = sum(_step_shares(cell)) / cell.spec.steps
+        return 9.3 * (1 + 0.82 * (_rows(cell) - 1)) * (share + 0.12 + 0.2 * cell.dynamic.tokens)
     return 9.3 * (1 + 0.82 * (_rows(cell) - 1)) * (0.71 if cell.spec.cost_only else 1.0)
 
 
 def _latency(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict[str, Quantity], dict[str, Any]]:
     call = _call_ms(cell)
-    sample = call * cell.spec.steps + 3.1
+    prepare = 14.2 if cell.dynamic is not None and cell.dynamic.width else 0.0
+    sample = call * cell.spec.steps + 3.1 + prepare
     how = "order statistics of the median"
     values = {
         "latency_ms": _around(call, "ms", 0.008, how),
@@ -216,6 +328,8 @@ def _latency(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict
         "image_ms": _around(sample / 8, "ms", 0.012, how),
         "images_per_s": _around(8000 / sample, "images/s", 0.012, how),
     }
+    if cell.dynamic is not None:
+        values["prepare_ms"] = _around(prepare, "ms", 0.05, how)
     if baseline is not None and cell.spec.cell != baseline:
         values["speedup"] = _around((9.3 * 50 + 3.1) / sample, "1", 0.015, "paired bootstrap over rounds")
 
@@ -251,6 +365,9 @@ def _kernels(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict
         "conv": 0.01,
         "copy": 0.04,
     }
+    if cell.dynamic is not None:
+        shares = {"linear": 0.5, "attention": 0.12, "norm": 0.07, "elementwise": 0.13, "conv": 0.01, "copy": 0.04}
+        shares |= {"router": 0.04, "gather": 0.06} if cell.dynamic.tokens else {"norm": 0.17}
     classes = [
         {"class": name, "ms": wall * share * (1 - gap) / 0.97, "share": share * (1 - gap) / 0.97, "calls": 24}
         for name, share in shares.items()
@@ -267,7 +384,9 @@ def _kernels(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict
 
 def _memory(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict[str, Quantity], dict[str, Any]]:
     peak = 31.4 + 9.1 * _rows(cell)
+    prepared = {} if cell.dynamic is None else {"prepared_mib": _exact(3.3 * cell.dynamic.width, "MiB")}
     return {
+        **prepared,
         "peak_mib": _exact(peak, "MiB"),
         "weights_mib": _exact(4.7, "MiB"),
         "activations_mib": _exact(peak - 4.7, "MiB"),

@@ -26,6 +26,7 @@ from harness.suite.schema import MEASUREMENTS, Suite
 
 FINGERPRINT = {"device_name": "one CPU", "torch": "2.13.0"}
 OPTIONS: dict[str, dict[str, Any]] = {name: {"batch": 8} for name in MEASUREMENTS}
+OPTIONS["flops"] = {"samples": 100}
 OPTIONS["quality"] = {"protocol": "digits", "samples": 1000, "shard": 100}
 
 GUIDED = CellSpec(
@@ -57,6 +58,7 @@ TIMED = {"latency", "kernels", "memory"}
 COUNTED = TIMED | {"flops"}
 ALL = COUNTED | {"quality", "samples"}
 DRAWN = {"quality", "samples"}
+WATCHED = DRAWN | {"flops"}  # with weights, routers may be watched on samples
 
 # field -> (another value, what must get a new identity). A new field of CellSpec must be put here on purpose.
 FIELDS: dict[str, tuple[Any, set[str]]] = {
@@ -67,17 +69,17 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "weights": ("the/same/file/elsewhere.pt", set()),
     "weights_sha256": ("01", ALL),
     "sampler": ("ddpm", ALL),
-    "sampler_options": ({"spacing": "even", "eta": 0.0, "clip": True}, TIMED | DRAWN),
+    "sampler_options": ({"spacing": "even", "eta": 0.0, "clip": True}, TIMED | WATCHED),
     "steps": (11, ALL),
-    "guidance_scale": (1.6, DRAWN),
+    "guidance_scale": (1.6, WATCHED),
     "guidance_interval": ((0, 400), ALL),
-    "guidance_channels": (4, TIMED | DRAWN),
-    "dataset": ("shapes", DRAWN),
-    "device": ("cuda", TIMED | DRAWN),
-    "dtype": ("bfloat16", TIMED | DRAWN),
-    "mode": ("compiled", TIMED | DRAWN),
+    "guidance_channels": (4, TIMED | WATCHED),
+    "dataset": ("shapes", WATCHED),
+    "device": ("cuda", TIMED | WATCHED),
+    "dtype": ("bfloat16", TIMED | WATCHED),
+    "mode": ("compiled", TIMED | WATCHED),
     "threads": (1, TIMED),
-    "seed": (1, DRAWN),
+    "seed": (1, WATCHED),
     "measure": (("flops", "memory"), set()),
     "timeout_s": (5.0, set()),
     "batch": (64, set()),  # counts through the options of what is timed
@@ -145,7 +147,7 @@ def test_hardware_counts_for_timings_and_torch_for_samples_too() -> None:
     other_machine = {**FINGERPRINT, "device_name": "another CPU"}
     other_torch = {**FINGERPRINT, "torch": "2.12.0"}
     assert changed(identities(GUIDED), identities(GUIDED, fingerprint=other_machine)) == TIMED
-    assert changed(identities(GUIDED), identities(GUIDED, fingerprint=other_torch)) == TIMED | DRAWN
+    assert changed(identities(GUIDED), identities(GUIDED, fingerprint=other_torch)) == TIMED | WATCHED
 
 
 def test_a_larger_run_extends_the_shards_of_a_smaller_one() -> None:
@@ -171,7 +173,13 @@ def test_options_of_a_measurement_change_its_identity_alone(measurement: str) ->
 def test_a_new_version_of_a_measurement_forgets_its_old_records(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = identities(GUIDED)
     monkeypatch.setitem(VERSIONS, name, VERSIONS[name] + 1)
-    assert changed(before, identities(GUIDED)) == ({name} if name != "samples" else DRAWN)
+    assert changed(before, identities(GUIDED)) == ({name} if name != "samples" else WATCHED)
+
+
+def test_without_weights_a_count_depends_on_no_sample() -> None:
+    bare = GUIDED.model_copy(update={"weights": None, "weights_sha256": None})
+    for field in ("seed", "dtype", "guidance_scale", "sampler_options"):
+        assert "flops" not in changed(identities(bare), identities(bare.model_copy(update={field: FIELDS[field][0]})))
 
 
 def test_canonical_json_ignores_the_order_of_keys_and_refuses_nan() -> None:

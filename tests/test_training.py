@@ -43,12 +43,12 @@ def test_a_run_stopped_and_resumed_ends_in_the_same_weights(tmp_path):
     objective = denoising(digits(), chosen)
     calls = 0
 
-    def stops_at_step_8(model, generator):
+    def stops_at_step_8(model, generator, step):
         nonlocal calls
         calls += 1
         if calls == 8:
             raise KeyboardInterrupt
-        return objective(model, generator)
+        return objective(model, generator, step)
 
     with pytest.raises(KeyboardInterrupt):
         trained(chosen, tmp_path / "cut", stops_at_step_8)
@@ -94,7 +94,7 @@ def test_dropped_labels_reach_the_model_as_the_null_class():
             given.append(y)
             return torch.cat([x, x], 1)
 
-    denoising(digits(), chosen)(Spy(), step_generator(0, 0))
+    denoising(digits(), chosen)(Spy(), step_generator(0, 0), 0)
     assert 0.4 < (given[0] == 10).float().mean() < 0.6
 
 

@@ -10,14 +10,18 @@ from harness.measure.latency import (
     LAUNCH_BOUND_GAP,
     Series,
     interleave,
+    prepare_call,
     sample_call,
     step_call,
+    timed,
     warm_up,
 )
 from harness.sample.generate import BoundCell
-from harness.stats.intervals import Estimate, paired_ratio_interval
+from harness.stats.intervals import Estimate, paired_ratio_interval, summary
 from harness.store.records import Quantity
 from harness.suite.schema import LatencyOptions
+
+PREPARATIONS = 7
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,17 @@ def measure_latency(
         interleave(calls, warm, device, options)
         series[level] = warm
     values = _values(cell, baseline, options, series)
+    values["prepare_ms"] = _preparation(cell)
     return LatencyResult(values, _detail(cell, baseline, options, series, load_ms, around))
+
+
+def _preparation(cell: BoundCell) -> Quantity:
+    """Planning and slicing for the cell's whole grid: what the "step" level leaves out and "sample" holds."""
+    call = prepare_call(cell)
+    spent = summary([timed(call, index, cell.spec.device).wall_ms for index in range(PREPARATIONS)])
+    return Quantity(
+        value=spent.median, unit="ms", low=spent.low, high=spent.high, interval=f"planned anew; {spent.interval}"
+    )
 
 
 def _values(

@@ -1,4 +1,4 @@
-"""FLOPs = fvcore on what runs: one count a distinct piece of work, summed over the plan.
+"""FLOPs = fvcore on what runs: one count a distinct piece of work, summed over the plan and the kept tokens.
 
 The unit is the multiply-accumulate (MAC), as fvcore counts and as this field prints under the name FLOPs; a
 floating-point operation count is twice that. Layer norms are counted as fvcore does (4 an element without affine
@@ -10,14 +10,19 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from fvcore.nn import FlopCountAnalysis
+from numpy.typing import NDArray
 
 import methods
+from harness.stats.intervals import mean_interval
 from harness.store.records import CellSpec, Quantity
+from harness.suite.schema import FlopsOptions
 from methods.diffusion.guidance import GuidanceRule
 from methods.protocols import Denoiser, StepPlan, WorkEntry, WorkUnit
 
@@ -81,30 +86,44 @@ def count_module(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> C
     return total
 
 
+class Macs(Counter[str]):
+    """MACs by operator class. ``parts`` are overheads in it that are shown apart ('token routers', …)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: Counter[str] = Counter()
+
+    def add(self, other: Macs) -> None:
+        self.update(other)
+        self.parts.update(other.parts)
+
+
 class WorkCounter:
     """Counts calls of one denoiser, each distinct (plan, tokens) once. Works on a model built on ``meta``."""
 
     def __init__(self, model: Denoiser) -> None:
         self.model = model
         self._units: dict[str, Counter[str]] = {}
-        self._calls: dict[tuple[StepPlan, int, tuple[int, ...] | None], Counter[str]] = {}
+        self._calls: dict[tuple[StepPlan, int, tuple[int, ...] | None], Macs] = {}
 
-    def call(self, plan: StepPlan, rows: int = 1, tokens: tuple[int, ...] | None = None) -> Counter[str]:
-        """MACs by operator class of one call under ``plan`` with ``rows`` sequences."""
+    def call(self, plan: StepPlan, rows: int = 1, tokens: tuple[int, ...] | None = None) -> Macs:
+        """One call under ``plan`` with ``rows`` sequences, the planning of its step included."""
         key = (plan.key, rows, tokens)
         if key not in self._calls:
-            total: Counter[str] = Counter()
+            total = Macs()
             for unit in self.model.work(plan, rows, tokens):
                 for name, macs in self._unit(unit, rows).items():
                     total[name] += macs * unit.repeats
+                    if unit.part:
+                        total.parts[unit.part] += macs * unit.repeats
             self._calls[key] = total
         return self._calls[key]
 
-    def ledger(self, entries: Sequence[WorkEntry]) -> Counter[str]:
-        """MACs by operator class of everything that a ledger recorded."""
-        total: Counter[str] = Counter()
+    def ledger(self, entries: Sequence[WorkEntry]) -> Macs:
+        """Everything that a ledger recorded."""
+        total = Macs()
         for entry in entries:
-            total.update(self.call(entry.plan, entry.rows, entry.tokens))
+            total.add(self.call(entry.plan, entry.rows, entry.tokens))
         return total
 
     def _unit(self, unit: WorkUnit, rows: int) -> Counter[str]:
@@ -119,62 +138,141 @@ class WorkCounter:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One step of the sampling loop, as it was planned or as it ran.
+
+    rows  sequences an image: 2 where the step guides
+    kept  tokens that passed each layer's MLP, (images, rows, layers); None where the plan says it all
+    """
+
+    plan: StepPlan
+    rows: int
+    kept: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
 class FlopsResult:
-    """gmacs_step: one forward of one sequence, mean over the steps. gmacs_image: all forwards of one image."""
+    """gmacs_step: one forward of one sequence, mean over steps. gmacs_image: all forwards of one image, for each
+    image that was looked at (one, where the plan decides alone). parts: overheads within gmacs_step."""
 
     params: int
     gmacs_step: float
-    gmacs_image: float
+    gmacs_images: tuple[float, ...]
     by_operator: Mapping[str, float]
+    parts: Mapping[str, float]
     profile: tuple[dict[str, float], ...]
+    activity: Mapping[str, Any] | None
     distinct_plans: int
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def gmacs_image(self) -> float:
+        return sum(self.gmacs_images) / len(self.gmacs_images)
 
     def values(self) -> dict[str, Quantity]:
         def exact(value: float, unit: str) -> Quantity:
             return Quantity(value=value, unit=unit, low=None, high=None, interval=EXACT)
 
-        return {
-            "params": exact(self.params, "1"),
-            "gmacs_step": exact(self.gmacs_step, "GMAC"),
-            "gmacs_image": exact(self.gmacs_image, "GMAC"),
-        }
+        image = step = exact(self.gmacs_image, "GMAC")
+        step = exact(self.gmacs_step, "GMAC")
+        if len(self.gmacs_images) > 1:
+            found = mean_interval(self.gmacs_images)
+            image = Quantity(value=found.value, unit="GMAC", low=found.low, high=found.high, interval=found.method)
+            step = Quantity(value=self.gmacs_step, unit="GMAC", interval=f"mean over {len(self.gmacs_images)} samples")
+        return {"params": exact(self.params, "1"), "gmacs_step": step, "gmacs_image": image}
 
     def detail(self) -> dict[str, Any]:
         return {
             "convention": CONVENTION,
             "by_operator": dict(self.by_operator),
+            "parts": dict(self.parts),
             "profile": list(self.profile),
+            "activity": self.activity,
             "distinct_plans": self.distinct_plans,
+            **self.extra,
         }
 
 
 def count_steps(model: Denoiser, timesteps: Sequence[float], rule: GuidanceRule) -> FlopsResult:
-    """Count a whole sampling loop of ``model`` (real or on meta) over ``timesteps`` in sampling order."""
-    counter, plans = WorkCounter(model), model.plan(timesteps)
-    forward: Counter[str] = Counter()
-    profile, image = [], 0
-    for step, plan in enumerate(plans):
-        macs = counter.call(plan)
-        rows = 2 if rule.guides(plan.timestep) else 1
-        forward.update(macs)
-        image += rows * macs.total()
-        profile.append({"step": step, "timestep": plan.timestep, "gmacs": rows * macs.total() / 1e9, "rows": rows})
-    steps = len(plans)
+    """Count a whole sampling loop of ``model`` (real or on meta) over ``timesteps`` in sampling order, as planned."""
+    plans = model.plan(timesteps)
+    return sum_up(model, [Step(plan, 2 if rule.guides(plan.timestep) else 1) for plan in plans])
+
+
+def sum_up(model: Denoiser, steps: Sequence[Step]) -> FlopsResult:
+    """Count every step for every image, and every sequence of it by itself."""
+    counter, forward, sequences = WorkCounter(model), Macs(), 0
+    profile: list[dict[str, float]] = []
+    images: NDArray[np.float64] = np.zeros(1)
+    for number, step in enumerate(steps):
+        if step.kept is None:
+            alone, whole = [counter.call(step.plan)], [counter.call(step.plan, step.rows)]
+        else:
+            alone = [counter.call(step.plan, 1, tuple(row)) for image in step.kept.tolist() for row in image]
+            whole = [counter.call(step.plan, step.rows, tuple(kept)) for kept in step.kept.sum(1).tolist()]
+        # Every step weighs the same in the mean forward, however many sequences it ran.
+        weight = 1 / len(alone)
+        for macs in alone:
+            for total, part in ((forward, macs), (forward.parts, macs.parts)):
+                for name, value in part.items():
+                    total[name] += value * weight  # type: ignore[assignment]
+        sequences += 1
+        spent = np.array([macs.total() for macs in whole]) / 1e9
+        images = images + spent
+        profile.append(
+            {"step": number, "timestep": step.plan.timestep, "gmacs": float(spent.mean()), "rows": step.rows}
+        )
     return FlopsResult(
         params=sum(p.numel() for p in cast(torch.nn.Module, model).parameters()),
-        gmacs_step=forward.total() / steps / 1e9,
-        gmacs_image=image / 1e9,
-        by_operator={name: macs / steps / 1e9 for name, macs in sorted(forward.items())},
+        gmacs_step=forward.total() / sequences / 1e9,
+        gmacs_images=tuple(images.tolist()),
+        by_operator={name: macs / sequences / 1e9 for name, macs in sorted(forward.items())},
+        parts={name: macs / sequences / 1e9 for name, macs in sorted(forward.parts.items())},
         profile=tuple(profile),
-        distinct_plans=len({plan.key for plan in plans}),
+        activity=_activity(model, steps),
+        distinct_plans=len({step.plan.key for step in steps}),
     )
 
 
-def measure_flops(spec: CellSpec) -> FlopsResult:
-    """Count a cell without loading its weights. Raises what ``methods.build`` raises, and UncountedOperatorError."""
-    from harness.sample.generate import bind_sampler
+def _activity(model: Denoiser, steps: Sequence[Step]) -> dict[str, Any] | None:
+    """Active shares 0..1 by step and layer of heads, groups and tokens; None where nothing is dynamic."""
+
+    def shares(layers: tuple[tuple[int, ...], ...] | None) -> list[float] | None:
+        return None if layers is None else [round(len(layer) / model.num_heads, 6) for layer in layers]
+
+    def tokens(step: Step) -> list[float] | None:
+        counts = step.plan.tokens if step.kept is None else step.kept.mean((0, 1)).tolist()
+        return None if counts is None else [round(count / model.tokens, 6) for count in counts]
+
+    found: dict[str, list[list[float] | None]] = {
+        "heads": [shares(step.plan.heads) for step in steps],
+        "groups": [shares(step.plan.groups) for step in steps],
+        "tokens": [tokens(step) for step in steps],
+    }
+    dynamic = {name: None if None in values else values for name, values in found.items()}
+    if all(values is None for values in dynamic.values()):
+        return None
+    return {"timesteps": [step.plan.timestep for step in steps], **dynamic}
+
+
+def measure_flops(
+    spec: CellSpec, weights: Path | None = None, options: FlopsOptions | None = None, folder: Path | None = None
+) -> FlopsResult:
+    """Count a cell.
+
+    On ``meta`` where weights do not matter or are random (routers are then open, or their verdicts imposed); with the
+    real weights where routers decide; on ``options.samples`` samples where they select tokens. Token maps of some go
+    to ``folder``. Raises what ``methods.build`` raises, and UncountedOperatorError.
+    """
+    from harness.measure.probe import probe
+    from harness.sample.generate import bind, bind_sampler
 
     sampler, rule = bind_sampler(spec)
     with torch.device("meta"):
         model = cast(Denoiser, methods.build(spec.method, **spec.config))
-    return count_steps(model, sampler.timesteps, rule)
+    if weights is None or not model.needs_weights:
+        return count_steps(model, sampler.timesteps, rule)
+    cell = bind(spec, weights)
+    if not cell.model.selects_tokens:
+        return count_steps(cell.model, sampler.timesteps, rule)
+    return probe(cell, options or FlopsOptions(), folder)

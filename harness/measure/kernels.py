@@ -3,34 +3,41 @@
 On CUDA a class holds its kernels' device time and the gap is the time in which no kernel ran. On the CPU a class
 holds its operators' own time and the gap is what lies between operators: Python, dispatch and the profiler itself,
 so that small models look worse than they are. All times are of the profiled run.
+
+What dynamic execution adds is shown apart: 'router' is everything that token routers run, 'gather' the picking of
+tokens and putting them back, wherever it happens.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from harness.measure.latency import check_finite, step_call
 from harness.sample.generate import BoundCell
 from harness.store.records import Quantity
 from harness.suite.schema import KernelsOptions
 
-CLASSES = ("linear", "attention", "norm", "elementwise", "conv", "copy", "other")
+CLASSES = ("linear", "attention", "norm", "elementwise", "conv", "gather", "router", "copy", "other")
+ROUTER = "ditbench::router"
 
 # Tried in order: the first word found in an operator's or kernel's name decides.
 _WORDS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("gather", ("index_select", "index_copy", "nonzero", "indexselect", "indexcopy", "gather", "scatter")),
     ("attention", ("scaled_dot_product", "flash", "fmha", "attention", "softmax")),
     ("norm", ("layer_norm", "layernorm", "norm")),
     ("conv", ("convolution", "conv2d", "conv3d", "implicit_gemm")),
     ("linear", ("addmm", "aten::mm", "bmm", "matmul", "linear", "gemm", "gemv", "cutlass", "nvjet", "splitk")),
     (
         "copy",
-        ("copy", "cat", "clone", "contiguous", "aten::to", "memcpy", "memset", "index", "gather", "scatter", "fill"),
+        ("copy", "cat", "clone", "contiguous", "aten::to", "memcpy", "memset", "index", "fill"),
     ),
     (
         "elementwise",
@@ -66,32 +73,63 @@ def measure_kernels(cell: BoundCell, options: KernelsOptions) -> KernelsResult:
     for index in range(max(3, cycle)):
         call(index)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
-    with profile(activities=activities) as profiler:
+    with _marked(cell.model.routers), profile(activities=activities) as profiler:
         _synchronise(cuda)
         begin = time.perf_counter()
         for index in range(calls):
             call(index)
         _synchronise(cuda)
         wall_ms = (time.perf_counter() - begin) * 1e3 / calls
-    spent: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for event in profiler.key_averages():
+    spent: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for event in profiler.events():
+        # on CUDA the device time of what an operator launched stands with the operator, whatever its name
         microseconds = event.self_device_time_total if cuda else event.self_cpu_time_total
-        if microseconds <= 0 or (not cuda and not event.key.startswith("aten::")):
+        counts = event.device_type.name == "CPU" if cuda else event.name.startswith("aten::")
+        if microseconds <= 0 or not counts:
             continue
-        spent[event.key][0] += microseconds / 1e3 / calls
-        spent[event.key][1] += event.count / calls
+        label = "router" if _inside_router(event) else operator_class(event.name)
+        spent[label, event.name][0] += microseconds / 1e3 / calls
+        spent[label, event.name][1] += 1 / calls
     return _result(spent, wall_ms, calls, cell, options)
 
 
+@contextmanager
+def _marked(routers: Sequence[torch.nn.Module]) -> Iterator[None]:
+    """Put the calls of these modules into a range that the profiler sees."""
+    open_ranges: list[record_function] = []
+
+    def enter(*_: Any) -> None:
+        open_ranges.append(record_function(ROUTER))
+        open_ranges[-1].__enter__()  # type: ignore[no-untyped-call]
+
+    def leave(*_: Any) -> None:
+        open_ranges.pop().__exit__(None, None, None)
+
+    handles = [router.register_forward_pre_hook(enter) for router in routers]
+    handles += [router.register_forward_hook(leave) for router in routers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _inside_router(event: Any) -> bool:
+    parent = event.cpu_parent
+    while parent is not None and parent.name != ROUTER:
+        parent = parent.cpu_parent
+    return parent is not None
+
+
 def _result(
-    spent: dict[str, list[float]], wall_ms: float, calls: int, cell: BoundCell, options: KernelsOptions
+    spent: dict[tuple[str, str], list[float]], wall_ms: float, calls: int, cell: BoundCell, options: KernelsOptions
 ) -> KernelsResult:
     device_ms = sum(ms for ms, _ in spent.values())
     gap = max(0.0, 1 - device_ms / wall_ms)
     classes: dict[str, list[float]] = {name: [0.0, 0.0] for name in CLASSES}
-    for name, (ms, count) in spent.items():
-        classes[operator_class(name)][0] += ms
-        classes[operator_class(name)][1] += count
+    for (label, _), (ms, count) in spent.items():
+        classes[label][0] += ms
+        classes[label][1] += count
     top = sorted(spent.items(), key=lambda item: -item[1][0])[:12]
     reason = f"one profiled run of {calls} calls; no interval"
 
@@ -115,9 +153,7 @@ def _result(
                 if ms > 0
             ]
             + [{"class": "gap", "ms": gap * wall_ms, "share": gap, "calls": 0}],
-            "top": [
-                {"name": name, "class": operator_class(name), "ms": ms, "calls": count} for name, (ms, count) in top
-            ],
+            "top": [{"name": name, "class": label, "ms": ms, "calls": count} for (label, name), (ms, count) in top],
         },
     )
 

@@ -1,7 +1,8 @@
 """Honest time: what is called, how it is warmed up, in which order, and when to stop.
 
 Levels: ``step`` is one denoiser call on the whole batch (2 x batch rows where the step guides); ``sample`` is the
-whole sampling loop of the batch, in latent space, with all random numbers drawn beforehand. A method is compared
+whole sampling loop of the batch, in latent space, with all random numbers drawn beforehand; for a dynamic method it
+begins with planning and the slicing of weights, which steps reuse. A method is compared
 only with a baseline that was timed in the same process, in rounds of A B B A.
 """
 
@@ -16,8 +17,10 @@ import torch
 from torch import Tensor
 
 from harness.sample.generate import DTYPES, BoundCell, NotFiniteError
+from harness.sample.seeds import SampleStreams
 from harness.stats.intervals import TimingSummary, summary
 from harness.suite.schema import LatencyOptions
+from methods.diffusion.guidance import GuidedDenoiser
 
 INPUTS = 4
 MAX_STEPS_A_CYCLE = 16
@@ -75,19 +78,20 @@ def step_call(cell: BoundCell, batch: int) -> tuple[Call, int]:
     """One denoiser call a step, on rotating inputs, and how many calls make a cycle.
 
     Where steps differ in their plan or guidance, calls go round evenly spread steps, so that a cycle's mean stands
-    for the whole grid.
+    for the whole grid. Where routers select tokens, each step gets the input that it has in a real sampling loop.
     """
-    labels = cell.streams(range(batch)).labels
-    denoiser = cell.denoiser(labels)
+    streams = cell.streams(range(batch))
+    denoiser = cell.denoiser(streams.labels)
     kinds = {(plan.key, cell.rule.guides(plan.timestep)) for plan in denoiser.plans}
     count = len(denoiser.plans)
-    cycle = 1 if len(kinds) == 1 else min(count, MAX_STEPS_A_CYCLE)
+    routed = cell.model.selects_tokens
+    cycle = 1 if len(kinds) == 1 and not routed else min(count, MAX_STEPS_A_CYCLE)
     steps = [k * count // cycle for k in range(cycle)]
-    inputs = _inputs(cell, batch)
+    inputs = _trajectory(cell, denoiser, streams, steps) if routed else _inputs(cell, batch)
 
     def call(index: int) -> Tensor:
         with torch.inference_mode():
-            return denoiser(inputs[index % INPUTS], steps[index % cycle])
+            return denoiser(inputs[index % len(inputs)], steps[index % cycle])
 
     return call, cycle
 
@@ -98,17 +102,34 @@ def check_finite(output: Tensor) -> None:
         raise NotFiniteError("the denoiser's output holds NaN or infinity")
 
 
+def prepare_call(cell: BoundCell) -> Call:
+    """Plan the whole grid and prepare what its plans need, from nothing: what the first image pays."""
+
+    def call(index: int) -> None:
+        cell.model.forget()
+        with torch.inference_mode():
+            for plan in {plan.key: plan for plan in cell.model.plan(cell.sampler.timesteps)}.values():
+                cell.model.prepare(plan)
+
+    return call
+
+
 def sample_call(cell: BoundCell, batch: int) -> Call:
-    """The whole loop for one batch. Noise is drawn ahead: the clock sees the method, not the random numbers."""
+    """The whole loop for one batch, planning and preparation included, as if it were the first.
+
+    Noise is drawn ahead: the clock sees the method, not the random numbers.
+    """
     streams = cell.streams(range(batch))
-    denoiser = cell.denoiser(streams.labels)
     noises = [streams.noise() for _ in range(INPUTS)]
     dtype, drawn = DTYPES[cell.spec.dtype], iter(range(10**18))
 
-    def denoise(x: Tensor, step: int) -> Tensor:
-        return denoiser(x.to(dtype), step).float()
-
     def call(index: int) -> Tensor:
+        cell.model.forget()
+        denoiser = cell.denoiser(streams.labels)
+
+        def denoise(x: Tensor, step: int) -> Tensor:
+            return denoiser(x.to(dtype), step).float()
+
         with torch.inference_mode():
             return cell.sampler.sample(denoise, noises[index % INPUTS], lambda: noises[next(drawn) % INPUTS])
 
@@ -177,6 +198,19 @@ def _precise(timing: TimingSummary, share: float) -> bool:
 def _inputs(cell: BoundCell, batch: int) -> list[Tensor]:
     streams = cell.streams(range(batch))
     return [streams.noise().to(DTYPES[cell.spec.dtype]) for _ in range(INPUTS)]
+
+
+def _trajectory(cell: BoundCell, denoiser: GuidedDenoiser, streams: SampleStreams, steps: list[int]) -> list[Tensor]:
+    """The denoiser's inputs at ``steps`` of one sampling loop."""
+    dtype, seen = DTYPES[cell.spec.dtype], dict[int, Tensor]()
+
+    def denoise(x: Tensor, step: int) -> Tensor:
+        seen[step] = x.to(dtype)
+        return denoiser(seen[step], step).float()
+
+    with torch.inference_mode():
+        cell.sampler.sample(denoise, streams.noise(), streams.noise)
+    return [seen[step] for step in steps]
 
 
 def _mean(timings: Sequence[Timing]) -> Timing:

@@ -1,4 +1,5 @@
-"""Peak memory of a denoiser call, in a pass of its own: weights plus the most that its tensors held at once.
+"""Peak memory of a denoiser call, in a pass of its own: weights, prepared slices of them, and the most that its
+tensors held at once.
 
 Tensor bytes are counted, on both devices, as the allocator hands them out: on CUDA by its peak counter, on the CPU by
 the profiler's allocation events. Interpreter, libraries and the allocator's slack are not in the figure.
@@ -22,7 +23,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class MemoryResult:
-    """values: peak_mib = weights_mib + activations_mib."""
+    """values: peak_mib = weights_mib + prepared_mib + activations_mib."""
 
     values: dict[str, Quantity]
     detail: dict[str, Any]
@@ -32,6 +33,9 @@ def measure_memory(cell: BoundCell, options: MemoryOptions) -> MemoryResult:
     """Peak over one cycle of denoiser calls (every distinct kind of step)."""
     call, cycle = step_call(cell, options.batch)
     check_finite(call(0))
+    for plan in cell.model.plan(cell.sampler.timesteps):
+        cell.model.prepare(plan)
+    prepared = cell.model.prepared_bytes
     weights = sum(p.numel() * p.element_size() for p in cast(torch.nn.Module, cell.model).parameters())
     if cell.spec.device == "cuda":
         torch.cuda.synchronize()
@@ -56,8 +60,9 @@ def measure_memory(cell: BoundCell, options: MemoryOptions) -> MemoryResult:
 
     return MemoryResult(
         values={
-            "peak_mib": quantity(weights + activations),
+            "peak_mib": quantity(weights + prepared + activations),
             "weights_mib": quantity(weights),
+            "prepared_mib": quantity(prepared),
             "activations_mib": quantity(activations),
         },
         detail={"batch": options.batch, "counted": "tensor bytes; interpreter and libraries apart"},

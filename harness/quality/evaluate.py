@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,8 +18,8 @@ from harness.quality.protocols import protocol
 from harness.quality.statistics import FeatureStatistics
 from harness.sample.generate import read_samples
 from harness.stats.intervals import Estimate, proportion_interval
+from harness.store.arrays import write_npz
 from harness.store.records import Quantity
-from harness.store.store import write_atomic
 from harness.suite.schema import QualityOptions
 
 PREVIEW = 200
@@ -74,15 +72,8 @@ def _reference(sha256: str) -> Extracted:
 
 
 def _write_preview(path: Path, images: Images, labels: NDArray[np.int64], predicted: NDArray[np.int64]) -> str:
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        images=images[:PREVIEW].transpose(0, 2, 3, 1),
-        labels=labels[:PREVIEW],
-        predicted=predicted[:PREVIEW],
-    )
-    write_atomic(path, buffer.getvalue())
-    return hashlib.sha256(buffer.getvalue()).hexdigest()
+    shown = slice(PREVIEW)
+    return write_npz(path, images=images[shown].transpose(0, 2, 3, 1), labels=labels[shown], predicted=predicted[shown])
 
 
 def _quantity(estimate: Estimate) -> Quantity:

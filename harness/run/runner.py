@@ -124,6 +124,7 @@ def _run_cell(
         baseline_weights=_weights(plan.baseline) if plan.baseline else None,
         tasks=tuple(Task(name, options[name]) for name in ORDER if name in options),
         samples_folder=samples.resolve(),
+        maps_folder=store.samples_folder(identities.get("flops", "")).resolve(),
         log=(store.folder / "logs" / f"{spec.cell}.log").resolve(),
     )
 

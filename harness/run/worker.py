@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.store.records import CellSpec, Failure, FailureKind, Quantity
-from harness.suite.schema import KernelsOptions, LatencyOptions, MemoryOptions, QualityOptions
+from harness.suite.schema import FlopsOptions, KernelsOptions, LatencyOptions, MemoryOptions, QualityOptions
 
 if TYPE_CHECKING:
     from harness.sample.generate import BoundCell
@@ -32,7 +32,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that a cell's process needs. Paths are absolute."""
+    """Everything that a cell's process needs. Paths are absolute. Token maps of ``flops`` go to ``maps_folder``."""
 
     spec: CellSpec
     weights: Path | None
@@ -40,6 +40,7 @@ class Job:
     baseline_weights: Path | None
     tasks: tuple[Task, ...]
     samples_folder: Path
+    maps_folder: Path
     log: Path
 
 
@@ -137,7 +138,7 @@ Counted = Callable[[int, int], None]
 def _flops(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
     from harness.measure.flops import measure_flops
 
-    result = measure_flops(job.spec)
+    result = measure_flops(job.spec, job.weights, FlopsOptions.model_validate(options), job.maps_folder)
     return result.values(), result.detail(), None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.store.store import write_atomic
+from harness.store.arrays import write_npz
 
 
 @dataclass(frozen=True)
@@ -35,9 +34,7 @@ def shard_path(folder: Path, indices: range) -> Path:
 
 
 def write_shard(path: Path, shard: Shard) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, samples=shard.samples, labels=shard.labels)
-    write_atomic(path, buffer.getvalue())
+    write_npz(path, samples=shard.samples, labels=shard.labels)
 
 
 def read_shard(path: Path) -> Shard:

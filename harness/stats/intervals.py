@@ -79,6 +79,19 @@ def median_interval(samples: ArrayLike, confidence: float = 0.95) -> Estimate:
     return Estimate(median, float(ordered[k - 1]), float(ordered[n - k]), method)
 
 
+def mean_interval(samples: ArrayLike, confidence: float = 0.95) -> Estimate:
+    """Student's t interval of the mean of independent samples; none below two, or where all are equal."""
+    _check_confidence(confidence)
+    values = _series(samples, "samples")
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Estimate(mean, None, None, "no interval: one sample")
+    if float(np.ptp(values)) == 0.0:
+        return Estimate(mean, None, None, f"no interval: all {len(values)} samples are equal")
+    half = float(stdtrit(len(values) - 1, 0.5 + confidence / 2) * values.std(ddof=1) / math.sqrt(len(values)))
+    return Estimate(mean, mean - half, mean + half, f"{confidence:.0%} t interval over {len(values)} samples")
+
+
 def jackknife_interval(
     full: float,
     leave_one_out: ArrayLike,

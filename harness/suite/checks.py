@@ -71,6 +71,11 @@ def _check_quality(settings: Settings, node: Node) -> None:
     if "quality" not in settings.measure:
         return
     place = _place(node, "measure", settings.measure.index("quality"))
+    if settings.config.get("activity") is not None:
+        raise InputError(
+            "quality under an imposed activity means nothing: take quality out of measure, or activity out of config",
+            place,
+        )
     if settings.weights is None:
         raise InputError(
             "quality of random weights means nothing: give the cell weights, or take quality out of measure",

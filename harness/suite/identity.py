@@ -5,7 +5,7 @@ The functions below name, one by one, the fields that count; a field that is not
 cells and suites and titles never count, so renaming a cell reuses its records.
 
     measurement      what counts
-    flops            work, options
+    flops            work, options, and with weights also the samples that routers may be watched on
     latency          work, execution, options, fingerprint, and the baseline's work and execution, because the
                      two are timed in turns
     kernels, memory  work, execution, options, fingerprint
@@ -28,7 +28,7 @@ from harness.store.records import CellSpec
 from harness.suite.schema import Measurement
 
 # Raise a number when the code of that measurement changes what it reports for the same input.
-VERSIONS: dict[str, int] = {"flops": 1, "latency": 1, "kernels": 1, "memory": 1, "quality": 1, "samples": 1}
+VERSIONS: dict[str, int] = {"flops": 2, "latency": 2, "kernels": 2, "memory": 2, "quality": 1, "samples": 1}
 
 Payload = dict[str, Any]
 
@@ -96,6 +96,8 @@ def measurement_identity(
     what: Payload
     if measurement == "flops":
         what = {"work": work(spec), "options": dict(options)}
+        if spec.weights_sha256 is not None:
+            what["samples"] = _samples(spec, options["samples"], str(fingerprint["torch"]))
     elif measurement == "quality":
         if protocol is None:
             raise ValueError("the identity of a quality measurement needs the protocol's id")

@@ -160,7 +160,7 @@ def _spec(draft: Draft, threads: int, limit_s: float, device: str | None, digest
         measure=tuple(name for name in MEASUREMENTS if name in settings.measure),
         batch=settings.batch,
         timeout_s=settings.timeout_s or limit_s,
-        cost_only=settings.weights is None,
+        cost_only=settings.weights is None or settings.config.get("activity") is not None,
     )
 
 
@@ -184,7 +184,7 @@ def _measurements(
     for name in MEASUREMENTS:
         if name not in spec.measure:
             continue
-        options: dict[str, Any] = {} if name == "flops" else getattr(loaded.suite, name).model_dump()
+        options: dict[str, Any] = getattr(loaded.suite, name).model_dump()
         if "batch" in options and spec.batch is not None:
             options["batch"] = spec.batch
         protocol = None

@@ -94,6 +94,12 @@ class Cell(CellFields):
     )
 
 
+class FlopsOptions(Strict):
+    samples: int = Field(
+        default=100, ge=2, le=10_000, description="samples on which token selection is counted, where routers decide"
+    )
+
+
 class LatencyOptions(Strict):
     """Section 'Latency' of the documentation says what is timed and how."""
 
@@ -139,6 +145,7 @@ class Suite(Strict):
     baseline: str | None = Field(default=None, description="the cell that ratios are taken against")
     defaults: CellFields = Field(default_factory=CellFields)
     cells: list[Cell] = Field(min_length=1)
+    flops: FlopsOptions = Field(default_factory=FlopsOptions)
     latency: LatencyOptions = Field(default_factory=LatencyOptions)
     kernels: KernelsOptions = Field(default_factory=KernelsOptions)
     memory: MemoryOptions = Field(default_factory=MemoryOptions)

@@ -144,6 +144,14 @@ class DiT(nn.Module):
     def num_classes(self) -> int:
         return self.config.num_classes
 
+    @property
+    def num_heads(self) -> int:
+        return self.config.num_heads
+
+    @property
+    def tokens(self) -> int:
+        return self.config.tokens
+
     def initialize(self) -> None:
         """adaLN-Zero initialisation (section 3.2 of the paper): every block starts as the identity."""
 
@@ -229,9 +237,17 @@ class DiT(nn.Module):
         return torch.randn(*shape, dtype=self.pos_embed.dtype, device="cpu")
 
     @property
-    def selects_tokens(self) -> bool:
-        """Nothing that a static model does depends on the data."""
+    def needs_weights(self) -> bool:
+        """What a static model does depends on neither weights nor data."""
         return False
+
+    @property
+    def selects_tokens(self) -> bool:
+        return False
+
+    @property
+    def routers(self) -> Sequence[nn.Module]:
+        return ()
 
     def prepare(self, plan: StepPlan) -> None:
         """A static model has nothing to prepare."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods.backbones.dit import DiT, DiTBlock, DiTConfig
 from methods.config import make_config
@@ -127,6 +127,10 @@ class DyDiT(DiT):
     @property
     def selects_tokens(self) -> bool:
         return self.config.sdt and self.config.activity is None
+
+    @property
+    def routers(self) -> Sequence[nn.Module]:
+        return [block.token_selection for block in self.layers] if self.config.sdt else []
 
     def plan(self, timesteps: Sequence[float]) -> list[StepPlan]:
         """Masks of every step, ahead of sampling. A timestep has the same masks in every grid that visits it.

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from report.plots.style import (
     BLUE,
+    BROWN,
     DARK,
     FAINT,
     GREEN,
@@ -16,6 +17,7 @@ from report.plots.style import (
     PAGE_WIDTH,
     PURPLE,
     SKY,
+    VERMILION,
     YELLOW,
     Picture,
     picture,
@@ -31,6 +33,8 @@ _COLOURS = {
     "norm": GREEN,
     "elementwise": SKY,
     "conv": PURPLE,
+    "router": VERMILION,
+    "gather": BROWN,
     "copy": YELLOW,
     "other": GREY,
     "gap": "white",
@@ -48,7 +52,7 @@ def kernels_picture(view: RunView) -> Picture | None:
     as_share = max(totals) > 20 * min(totals)
     classes = [name for name in _COLOURS if any(_times(row).get(name) for row in rows)]
     with styled():
-        figure = Figure(figsize=(PAGE_WIDTH, 0.85 + 0.21 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(PAGE_WIDTH, 0.85 + 0.13 * (len(classes) > 8) + 0.21 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         places = list(range(len(rows)))[::-1]
         left = [0.0] * len(rows)
@@ -79,8 +83,8 @@ def kernels_picture(view: RunView) -> Picture | None:
                 fontsize=6.2,
                 color=DARK,
             )
-        names = [f"{row.cell} (cost only)" if row.spec.cost_only else row.cell for row in rows]
-        axes.set_yticks(places, list(shortened(names, 40).values()))
+        words = shortened([row.cell for row in rows], 40)
+        axes.set_yticks(places, [row.named(words[row.cell]) for row in rows])
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_color(FAINT)
@@ -90,7 +94,7 @@ def kernels_picture(view: RunView) -> Picture | None:
         axes.legend(
             loc="lower left",
             bbox_to_anchor=(0.0, 1.0),
-            ncols=8,
+            ncols=8 if len(classes) <= 8 else 5,
             handlelength=1.2,
             handletextpad=0.4,
             columnspacing=1.2,

@@ -194,7 +194,7 @@ def _label(axes: Axes, spots: Sequence[_Spot], cheap: Sequence[Row], measurement
         x = (row.value(measurement, name) or 0.0) / scale.divisor
         axes.plot(x, floor, "|", color=DARK, markersize=10, clip_on=False, zorder=5)
         if len(cheap) <= 4:
-            labels.append(Label(f"{words[row.cell]} (cost only)", x, floor, DARK, italic=True))
+            labels.append(Label(f"{words[row.cell]} ({row.cost_words})", x, floor, DARK, italic=True))
     place_labels(axes, labels, _segments(spots, fronts, scale))
 
 
@@ -230,7 +230,7 @@ def _words(view: RunView, spots: Sequence[_Spot], cheap: Sequence[Row], name: st
     if name == "time_ratio":
         caption += " Each cell was timed in turns with the baseline, so the machine's drift cancels."
     if cheap:
-        names = ", ".join(row.cell for row in cheap)
+        names = ", ".join(row.cell + (" (imposed activity)" if row.spec.imposed_activity else "") for row in cheap)
         caption += f" Cost only, at the foot of the plot: {names}."
     left_out = [row for row in view.rows if row.cell not in {s.row.cell for s in spots} and row not in cheap]
     if left_out:

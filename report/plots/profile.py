@@ -17,10 +17,14 @@ MOST_RIDGES = 40
 
 @dataclass(frozen=True)
 class _Ridge:
-    """Cells that compute the same in the same steps. ``steps`` holds (timestep, GMAC an image)."""
+    """Cells that compute the same in the same steps. ``steps`` holds (timestep, GMAC an image).
+
+    ``cost_words`` are those of all its cells.
+    """
 
     cells: tuple[str, ...]
     steps: tuple[tuple[float, float], ...]
+    cost_words: str = ""
 
     @property
     def top(self) -> float:
@@ -42,9 +46,10 @@ def profile_picture(view: RunView) -> Picture | None:
         axes = figure.add_subplot()
         for place, ridge in enumerate(reversed(ridges)):
             _draw(axes, ridge, place, tallest if shared else ridge.top, scale.divisor, scale.unit)
+        names = shortened([_name(ridge) for ridge in reversed(ridges)], 44)
         axes.set_yticks(
             [place + 0.4 for place in range(len(ridges))],
-            list(shortened([_name(ridge) for ridge in reversed(ridges)], 44).values()),
+            [_tagged(names[_name(ridge)], ridge) for ridge in reversed(ridges)],
         )
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
@@ -57,21 +62,24 @@ def profile_picture(view: RunView) -> Picture | None:
 
 
 def _ridges(view: RunView) -> list[_Ridge]:
-    cells: dict[tuple[tuple[float, float], ...], list[str]] = {}
+    cells: dict[tuple[str, tuple[tuple[float, float], ...]], list[str]] = {}
     for row in view.rows:
         steps = tuple(
             (float(step["timestep"]), float(step["gmacs"])) for step in row.detail("flops").get("profile", ())
         )
         if steps and max(gmacs for _, gmacs in steps) > 0:
-            name = f"{row.cell} (cost only)" if row.spec.cost_only else row.cell
-            cells.setdefault(steps, []).append(name)
-    return [_Ridge(tuple(names), steps) for steps, names in cells.items()]
+            cells.setdefault((row.cost_words, steps), []).append(row.cell)
+    return [_Ridge(tuple(names), steps, words) for (words, steps), names in cells.items()]
 
 
 def _name(ridge: _Ridge) -> str:
     if len(ridge.cells) <= 2:
         return ", ".join(ridge.cells)
     return f"{ridge.cells[0]} and {len(ridge.cells) - 1} more"
+
+
+def _tagged(words: str, ridge: _Ridge) -> str:
+    return f"{words} ({ridge.cost_words})" if ridge.cost_words else words
 
 
 def _draw(axes: Axes, ridge: _Ridge, place: int, full: float, divisor: float, unit: str) -> None:

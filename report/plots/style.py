@@ -13,12 +13,17 @@ import matplotlib
 
 matplotlib.use("Agg")
 
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette: apart for every common kind of colour blindness, and in grey print by lightness.
 BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
 VERMILION, SKY, PURPLE, YELLOW = "#D55E00", "#56B4E9", "#CC79A7", "#F0E442"
+BROWN = "#7A4A21"  # not theirs: dark enough to stand apart from their orange in every case
 GREY, DARK, FAINT = "#8C8C8C", "#222222", "#D9D9D9"
+
+# Closed to open: lightness falls all the way, so it reads in grey print too.
+OPEN = LinearSegmentedColormap.from_list("open", ["#FFFFFF", "#A9CFE8", BLUE, "#00365E"])
 
 COLUMN_WIDTH = 3.5  # inches; one column of a two-column paper
 PAGE_WIDTH = 7.1

@@ -1,0 +1,73 @@
+"""Counting a method whose routers select tokens: some samples are made, and what each of them ran is counted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.measure.flops import FlopsResult, Step, sum_up
+from harness.sample.generate import BoundCell
+from harness.store.arrays import write_npz
+from harness.suite.schema import FlopsOptions
+from methods.protocols import WorkEntry, WorkLedger
+
+SHOWN_IMAGES, SHOWN_STEPS = 6, 5
+
+
+def probe(cell: BoundCell, options: FlopsOptions, folder: Path | None) -> FlopsResult:
+    """Make the cell's first ``options.samples`` samples, the ones that quality would see, and count them.
+
+    Token maps of a few samples at a few timesteps are written to ``folder``/token_maps.npz, if it is given.
+    """
+    ledger = WorkLedger(keep_maps=True)
+    samples, labels = cell.generate(range(options.samples), ledger)
+    steps = [_step(entry, options.samples) for entry in ledger.entries]
+    result = sum_up(cell.model, steps)
+    extra: dict[str, Any] = {"probe": {"samples": options.samples}}
+    if folder is not None:
+        path = folder / "token_maps.npz"
+        write_npz(path, **_maps(ledger.entries, samples.cpu().numpy(), labels.cpu().numpy()))
+        extra["token_maps"] = f"samples/{folder.name}/{path.name}"
+    return replace(result, extra=extra)
+
+
+def _step(entry: WorkEntry, images: int) -> Step:
+    assert entry.maps is not None
+    kept = entry.maps.sum(2).T.numpy()  # (rows, layers); guided calls hold all conditional rows, then all others
+    rows = entry.rows // images
+    return Step(entry.plan, rows, kept.reshape(rows, images, -1).transpose(1, 0, 2))
+
+
+def _maps(entries: list[WorkEntry], samples: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """``images`` (n, H, W, C) uint8, ``labels``, ``timesteps`` (k,), ``kept`` (k, n, grid, grid): share of layers."""
+    _, first = np.unique(labels, return_index=True)
+    chosen = np.sort(first)[:SHOWN_IMAGES]
+    places = np.unique(np.linspace(0, len(entries) - 1, SHOWN_STEPS).round().astype(int))
+    kept = []
+    for place in places:
+        maps = entries[place].maps
+        assert maps is not None
+        shares = maps[:, torch.from_numpy(chosen)].float().mean(0).numpy()
+        grid = round(shares.shape[1] ** 0.5)
+        kept.append(shares.reshape(-1, grid, grid))
+    return {
+        "images": _pictures(samples[chosen]),
+        "labels": labels[chosen],
+        "timesteps": np.array([entries[place].plan.timestep for place in places]),
+        "kept": np.stack(kept).astype(np.float32),
+    }
+
+
+def _pictures(samples: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """(n, C, H, W) -> (n, H, W, 1 or 3) uint8. Pixels in [-1, 1] as they are; latents as their channels' mean."""
+    if samples.shape[1] in (1, 3):
+        return ((samples.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8).transpose(0, 2, 3, 1)
+    grey = samples.mean(1)
+    low, high = grey.min((1, 2), keepdims=True), grey.max((1, 2), keepdims=True)
+    pictures: NDArray[np.uint8] = (255 * (grey - low) / np.maximum(high - low, 1e-6)).round().astype(np.uint8)
+    return pictures[..., None]
