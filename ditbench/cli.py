@@ -138,11 +138,12 @@ def train(
     recipe: Annotated[str, typer.Argument(help="a shipped recipe's name or a YAML file", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="folder  [default: runs/train/RECIPE]", show_default=False)] = None,
     publish: Annotated[bool, typer.Option("--publish", help="copy the result into the zoo and its manifest")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
 ) -> None:
     """Train weights by a recipe; goes on where it was stopped."""
     from ditbench.training import train_recipe
 
-    train_recipe(recipe, out, publish)
+    train_recipe(recipe, out, publish, device)
 
 
 @app.command()

@@ -29,7 +29,7 @@ def recipe_path(recipe: str) -> Path:
     raise InputError(f"no recipe {recipe!r}{did_you_mean(recipe, shipped) or ' (shipped: ' + ', '.join(shipped) + ')'}")
 
 
-def train_recipe(recipe: str, out: Path | None, publish: bool) -> None:
+def train_recipe(recipe: str, out: Path | None, publish: bool, device: str = "cpu") -> None:
     """Train, evaluate, print the figures; with ``publish`` put the checkpoint into the zoo."""
     import torch
 
@@ -45,7 +45,7 @@ def train_recipe(recipe: str, out: Path | None, publish: bool) -> None:
     chosen = validate(Recipe, parse(read_text(path), path))
     folder = out or Path("runs") / "train" / chosen.recipe
     try:
-        result = run_recipe(chosen, folder, weights_path(chosen.base) if chosen.base else None)
+        result = run_recipe(chosen, folder, weights_path(chosen.base) if chosen.base else None, device=device)
     except (CheckpointError, ConfigError) as error:
         raise InputError(str(error)) from None
     figures = dict(result.figures)

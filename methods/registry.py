@@ -142,6 +142,9 @@ def datasets() -> Registry:
     """Data sets that ship with ditbench or that it makes."""
     registry = Registry("dataset")
     registry.add("digits", "methods.training.data.digits:digits", "scikit-learn's 1,797 handwritten digits, 8x8")
+    registry.add(
+        "latents", "methods.training.data.latents:latents", "a folder of latents.npy and labels.npy; to train on"
+    )
     return registry
 
 

@@ -1,15 +1,17 @@
 """Imposed activity: what is asked for is what is planned, counted and run; what cannot be is said in one line."""
 
+from typing import Any
+
 import pytest
 import torch
 
 import methods
 from methods.dydit.activity import Activity
 from methods.errors import ConfigError
-from methods.protocols import StepPlan, WorkLedger
+from methods.protocols import WorkLedger
 
 SIZES = ["dydit-s-2", "dydit-b-2", "dydit-xl-2"]
-SMALL = {
+SMALL: dict[str, Any] = {
     "input_size": 8,
     "patch_size": 2,
     "in_channels": 1,
@@ -20,12 +22,12 @@ SMALL = {
 }
 
 
-def on_meta(name: str, **config: object):
+def on_meta(name: str, **config: Any):
     with torch.device("meta"):
         return methods.build(name, **config)
 
 
-def means(model, plan: StepPlan) -> tuple[float, float, float]:
+def means(model, plan):
     """Active shares of heads, groups and tokens, mean over the layers."""
     c = model.config
     heads = sum(map(len, plan.heads)) / (c.depth * c.num_heads)
@@ -34,7 +36,7 @@ def means(model, plan: StepPlan) -> tuple[float, float, float]:
     return heads, groups, tokens
 
 
-def block_share(model, plan: StepPlan) -> float:
+def block_share(model, plan):
     """MHSA and MLP MACs under ``plan`` as a share of the full blocks'."""
     c = model.config
     n, d, parts = c.tokens, c.hidden_size, c.num_heads
@@ -46,7 +48,7 @@ def block_share(model, plan: StepPlan) -> float:
     return spent / (c.depth * (attention + mlp))
 
 
-def refusal(**config: object) -> str:
+def refusal(**config: Any) -> str:
     with pytest.raises(ConfigError) as caught:
         on_meta("dydit", **{**SMALL, **config})
     message = str(caught.value)

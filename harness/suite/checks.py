@@ -9,6 +9,7 @@ from harness.suite.expand import Settings
 from harness.suite.positions import Node
 from methods import registry
 
+_COMPARED = ("digits",)  # data sets that a quality protocol has a reference of
 GRID = 1000  # timesteps of the training grid
 
 
@@ -82,8 +83,12 @@ def _check_quality(settings: Settings, node: Node) -> None:
             place,
         )
     if settings.dataset is None:
-        known = ", ".join(registry.datasets().names())
-        raise InputError(f"quality needs a dataset to compare with (known: {known})", place)
+        raise InputError(f"quality needs a dataset to compare with (known: {', '.join(_COMPARED)})", place)
+    if settings.dataset not in _COMPARED:
+        raise InputError(
+            f"{settings.dataset!r} is there to train on; quality compares with {', '.join(_COMPARED)}",
+            _place(node, "dataset"),
+        )
 
 
 @cache

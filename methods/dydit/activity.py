@@ -92,12 +92,18 @@ class Activity:
             wanted = tuple(1.0 if value is None else value for value in (self.heads, self.groups, self.tokens))  # type: ignore[assignment]
         if not tdw and min(wanted[:2]) < 1:
             raise ConfigError("activity: without tdw all heads and groups are on")
-        if not sdt and wanted[2] < 1:
+        if not sdt and (wanted[2] < 1 or self.tokens not in (None, 1)):
             raise ConfigError("activity: without sdt all tokens are on")
         return wanted
 
+    def head_cost(self, cost: BlockCost) -> float:
+        """What a head costs in units of a whole group, where tokens shall make good the rounding of heads; else 0."""
+        return cost.attention / cost.mlp if self.target is not None else 0.0
+
     def _of_target(self, target: float, cost: BlockCost, tdw: bool, sdt: bool) -> tuple[float, float, float]:
         if not tdw:
+            if self.tokens is not None:
+                raise ConfigError("activity: without tdw the target decides the tokens; give one of target and tokens")
             tokens = (target * (cost.attention + cost.mlp) - cost.attention) / cost.mlp
             if tokens < 0:
                 floor = cost.attention / (cost.attention + cost.mlp)
@@ -131,11 +137,13 @@ class Counts:
     tokens: tuple[int, ...]
 
 
-def counts(fractions: tuple[float, float, float], depth: int, parts: int, tokens: int) -> Counts:
+def counts(
+    fractions: tuple[float, float, float], depth: int, parts: int, tokens: int, head_cost: float = 0.0
+) -> Counts:
     """Whole numbers a layer whose sums are as near to ``fractions`` as they can be; at least one head and group.
 
     What rounding takes in one layer the next gives back; tokens also make good what the groups' rounding did to
-    groups · tokens.
+    groups · tokens and, where ``head_cost`` is given, what the heads' rounding did to the total.
     """
     wanted_heads, wanted_groups, wanted_tokens = fractions
     heads: list[int] = []
@@ -147,7 +155,8 @@ def counts(fractions: tuple[float, float, float], depth: int, parts: int, tokens
         if wanted_tokens == 1:
             kept.append(tokens)
             continue
-        product = wanted_groups * parts * wanted_tokens * tokens * layer
+        owed = head_cost * tokens * (wanted_heads * parts * layer - sum(heads))
+        product = wanted_groups * parts * wanted_tokens * tokens * layer + owed
         done = sum(g * n for g, n in zip(groups, kept, strict=False))
         kept.append(_next((product - done) / groups[-1], 0, tokens))
     return Counts(tuple(heads), tuple(groups), tuple(kept))

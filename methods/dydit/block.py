@@ -66,7 +66,7 @@ class DynamicBlock(DiTBlock):
             return self.feed_forward(x, shift2, scale2, gate2, mlp), None
         kept = self.token_selection(x) > 0
         if imposed is not None:
-            kept = imposed
+            kept = torch.where(kept, imposed, imposed)  # needs the verdict, so that a tracer keeps the router too
         return apply_to_tokens(self.norm2, mlp, x, kept, shift2, scale2, gate2), kept
 
     def attend(self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor, attention: AttentionSlice) -> Tensor:

@@ -11,19 +11,19 @@ from methods.dydit.activity import BlockCost
 from methods.dydit.block import Masks
 
 
-def active_share(masks: Sequence[Masks], cost: BlockCost, rows: int) -> Tensor:
+def active_share(masks: Sequence[Masks], cost: BlockCost) -> Tensor:
     """MHSA and MLP MACs left on, as a share of the full model's, for each row: (B,), differentiable.
 
     Sum over blocks of h·A + g·n·M over L·(A + M), with h, g, n the active shares of heads, groups and tokens
     (arXiv 2410.03456, section 3.4; the part that is always on counts).
     """
 
-    def share(mask: Tensor | None) -> Tensor:
-        return torch.ones(rows) if mask is None else mask.mean(1)
+    def share(mask: Tensor | None) -> Tensor | float:
+        return 1.0 if mask is None else mask.mean(1)
 
-    total = torch.zeros(rows)
-    for mask in masks:
-        total = total + share(mask.heads) * cost.attention + share(mask.groups) * share(mask.tokens) * cost.mlp
+    blocks = [share(mask.heads) * cost.attention + share(mask.groups) * share(mask.tokens) * cost.mlp for mask in masks]
+    # a block that routes nothing is a plain number; the first that routes makes the sum a tensor
+    total = torch.as_tensor(sum(blocks[1:], blocks[0]))
     return total / (len(masks) * (cost.attention + cost.mlp))
 
 

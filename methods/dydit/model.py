@@ -66,6 +66,8 @@ class DyDiT(DiT):
         weight = state.get("blocks.0.attn_rate.router.weight")
         if not self.config.tdw or weight is None:
             return
+        if weight.shape[0] not in (self.config.num_heads - 1, self.config.num_heads):
+            return  # neither format: ``mismatch`` refuses it
         always_on = weight.shape[0] != self.config.num_heads
         for block in self.layers:
             if block.attn_rate.always_on != always_on:
@@ -166,7 +168,8 @@ class DyDiT(DiT):
     def _imposed(self, timestep: float) -> StepPlan:
         config = self.config
         fractions = config.activity.fractions(timestep, config.block_cost, config.tdw, config.sdt)
-        active = counts(fractions, config.depth, config.num_heads, config.tokens)
+        head_cost = config.activity.head_cost(config.block_cost)
+        active = counts(fractions, config.depth, config.num_heads, config.tokens, head_cost)
         return StepPlan(
             timestep,
             heads=tuple(tuple(range(count)) for count in active.heads) if config.tdw else None,
@@ -208,7 +211,7 @@ class DyDiT(DiT):
 
     def _run(self, x: Tensor, t: Tensor, y: Tensor, plan: StepPlan, ledger: WorkLedger | None) -> Tensor:
         tokens, c = self.embed(x, t, y)
-        rows, length = tokens.shape[:2]
+        rows, length = int(tokens.shape[0]), int(tokens.shape[1])
         kept: list[Tensor | None] = []
         for layer, block in enumerate(self.layers):
             attention, mlp = self.slices(layer, plan)

@@ -15,7 +15,8 @@ def hard_sigmoid_sample(logits: Tensor, generator: torch.Generator | None) -> Te
 
     A one has probability sigmoid(logit); the temperature scales the gradient only.
     """
-    uniform = torch.rand(logits.shape, generator=generator, device=logits.device).clamp(1e-7, 1 - 1e-7)
+    device = logits.device if generator is None else generator.device
+    uniform = torch.rand(logits.shape, generator=generator, device=device).to(logits.device).clamp(1e-7, 1 - 1e-7)
     # the difference of two Gumbel variables is logistic
     soft = torch.sigmoid((logits + uniform.logit()) / TEMPERATURE)
     hard = (soft > 0.5).to(soft.dtype)

@@ -77,6 +77,8 @@ def slice_mlp(mlp: Mlp, groups: Indices, total: int) -> MlpSlice:
 
 
 Slice = AttentionSlice | MlpSlice
+Key = tuple[int, str, Indices]
+"""(layer, 'attention' or 'mlp', indices of the active parts)."""
 
 
 class PreparedWeights:
@@ -88,13 +90,13 @@ class PreparedWeights:
 
     def __init__(self, limit: int) -> None:
         self.limit, self.bytes = limit, 0
-        self._kept: OrderedDict[tuple[int, str, Indices], tuple[tuple[int, ...], Slice, int]] = OrderedDict()
+        self._kept: OrderedDict[Key, tuple[tuple[tuple[Tensor, int], ...], Slice, int]] = OrderedDict()
 
-    def get(self, key: tuple[int, str, Indices], sources: tuple[Tensor, ...], make: Callable[[], Slice]) -> Slice:
+    def get(self, key: Key, sources: tuple[Tensor, ...], make: Callable[[], Slice]) -> Slice:
         """The slice of ``key``; ``sources`` are the weights that ``make`` reads."""
-        versions = tuple(tensor._version for tensor in sources)
+        versions = tuple((tensor, 0 if tensor.is_inference() else tensor._version) for tensor in sources)
         if (found := self._kept.get(key)) is not None:
-            if found[0] == versions:
+            if all(a is b and v == w for (a, v), (b, w) in zip(found[0], versions, strict=True)):
                 self._kept.move_to_end(key)
                 return found[1]
             self._drop(key)
@@ -115,5 +117,5 @@ class PreparedWeights:
         self._kept.clear()
         self.bytes = 0
 
-    def _drop(self, key: tuple[int, str, Indices]) -> None:
+    def _drop(self, key: Key) -> None:
         self.bytes -= self._kept.pop(key)[2]

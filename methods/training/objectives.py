@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,12 +30,22 @@ class Batch:
     y: Tensor
 
 
-def denoising(data: Digits, recipe: Recipe) -> LossOf:
+class Data(Protocol):
+    """A data set to train a denoiser on."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(images (B, C, S, S) float32, labels (B,) int64) of ``rows`` (B,), on the CPU."""
+        ...
+
+
+def denoising(data: Data, recipe: Recipe, device: str = "cpu") -> LossOf:
     """Hybrid loss at uniform timesteps on random images; labels are dropped at the recipe's rate."""
-    hybrid = HybridLoss(noise_schedule())
+    hybrid = HybridLoss(noise_schedule(), device)
 
     def loss(model: nn.Module, generator: torch.Generator, step: int) -> Tensor:
-        batch = _batch(data, recipe, hybrid, generator)
+        batch = _batch(data, recipe, hybrid, generator, device)
         labels = _dropped(batch.y, cast(Denoiser, model).num_classes, recipe, generator)
         output = model(batch.x_t, batch.t, labels)
         return hybrid(output, batch.x0, batch.x_t, batch.t, batch.noise).total.mean()
@@ -43,17 +53,17 @@ def denoising(data: Digits, recipe: Recipe) -> LossOf:
     return loss
 
 
-def dynamic_denoising(data: Digits, recipe: Recipe) -> LossOf:
+def dynamic_denoising(data: Data, recipe: Recipe, device: str = "cpu") -> LossOf:
     """Hybrid loss of the masked model, the FLOPs loss, and for some steps the loss of the complete model.
 
     Both forwards see the same x_t; labels are dropped anew in each.
     """
-    hybrid, dynamic = HybridLoss(noise_schedule()), recipe.dynamic
+    hybrid, dynamic = HybridLoss(noise_schedule(), device), recipe.dynamic
     assert dynamic is not None
 
     def loss(model: nn.Module, generator: torch.Generator, step: int) -> Tensor:
         dydit = cast(DyDiT, model)
-        batch = _batch(data, recipe, hybrid, generator)
+        batch = _batch(data, recipe, hybrid, generator, device)
 
         def denoise(complete: bool) -> tuple[Tensor, MaskedOutput]:
             labels = _dropped(batch.y, dydit.num_classes, recipe, generator)
@@ -61,7 +71,7 @@ def dynamic_denoising(data: Digits, recipe: Recipe) -> LossOf:
             return hybrid(answer.out, batch.x0, batch.x_t, batch.t, batch.noise).total.mean(), answer
 
         total, answer = denoise(complete=False)
-        shares = active_share(answer.masks, dydit.config.block_cost, recipe.batch)
+        shares = active_share(answer.masks, dydit.config.block_cost)
         target = target_at(step, dynamic.target, dynamic.hold, dynamic.ramp)
         total = total + dynamic.weight * flops_loss(shares, target)
         return total + denoise(complete=True)[0] if step < dynamic.complete_steps else total
@@ -69,20 +79,22 @@ def dynamic_denoising(data: Digits, recipe: Recipe) -> LossOf:
     return loss
 
 
-def _batch(data: Digits, recipe: Recipe, hybrid: HybridLoss, generator: torch.Generator) -> Batch:
-    rows = torch.randint(len(data.labels), (recipe.batch,), generator=generator)
-    x0, y = data.images[rows], data.labels[rows]
+def _batch(data: Data, recipe: Recipe, hybrid: HybridLoss, generator: torch.Generator, device: str) -> Batch:
+    """All random numbers are drawn on the CPU, so that a device changes no choice."""
+    rows = torch.randint(len(data), (recipe.batch,), generator=generator)
+    x0, y = (each.to(device) for each in data.batch(rows))
     if recipe.dynamic is not None and recipe.dynamic.stratified:
         t = stratified_timesteps(recipe.batch, TRAINING_STEPS, generator)
     else:
         t = torch.randint(TRAINING_STEPS, (recipe.batch,), generator=generator)
-    noise = torch.randn(x0.shape, generator=generator)
+    noise = torch.randn(x0.shape, generator=generator).to(device)
+    t = t.to(device)
     return Batch(x0, hybrid.noised(x0, t, noise), noise, t, y)
 
 
 def _dropped(y: Tensor, no_class: int, recipe: Recipe, generator: torch.Generator) -> Tensor:
     """Labels with the recipe's share of them replaced by ``no_class``."""
-    dropped = torch.rand(len(y), generator=generator) < recipe.label_dropout
+    dropped = (torch.rand(len(y), generator=generator) < recipe.label_dropout).to(y.device)
     return torch.where(dropped, no_class, y)
 
 

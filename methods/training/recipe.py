@@ -48,6 +48,7 @@ class Recipe(Strict):
     base: str | None = Field(default=None, description="static weights to start from: 'zoo:NAME' or a path")
     dynamic: DynamicRecipe | None = Field(default=None, description="trains a dynamic method")
     dataset: str = "digits"
+    data: str | None = Field(default=None, description="folder of a data set that lies on disk")
     steps: int = Field(ge=1)
     batch: int = Field(default=128, ge=1)
     seed: int = Field(default=0, ge=0)

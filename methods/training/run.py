@@ -31,15 +31,17 @@ class TrainingResult:
     figures: dict[str, Any]
 
 
-def run_recipe(recipe: Recipe, folder: Path, base: Path | None = None, progress: bool = True) -> TrainingResult:
+def run_recipe(
+    recipe: Recipe, folder: Path, base: Path | None = None, progress: bool = True, device: str = "cpu"
+) -> TrainingResult:
     """Train as ``recipe`` says into ``folder``; resumes there after a kill.
 
     ``base``: the file that ``recipe.base`` names. Raises CheckpointError, ConfigError.
     """
     torch.manual_seed(recipe.seed)
-    data: Digits = datasets()[recipe.dataset].load()()
+    data = datasets()[recipe.dataset].load()(**({} if recipe.data is None else {"folder": recipe.data}))
     if recipe.kind == "classifier":
-        training, test = data.split()
+        training, test = cast(Digits, data).split()
         model: nn.Module = DigitClassifier()
         trained = train(model, classification(training, recipe), recipe, folder, progress)
         model.load_state_dict(trained.ema)
@@ -47,9 +49,9 @@ def run_recipe(recipe: Recipe, folder: Path, base: Path | None = None, progress:
             correct = (model(test.images).argmax(1) == test.labels).float().mean().item()
         figures: dict[str, Any] = {"held_out_accuracy": correct, "held_out_images": len(test.labels)}
     else:
-        model = _denoiser(recipe, base)
+        model = _denoiser(recipe, base).to(device)
         objective = dynamic_denoising if recipe.dynamic is not None else denoising
-        trained = train(model, objective(data, recipe), recipe, folder, progress)
+        trained = train(model, objective(data, recipe, device), recipe, folder, progress)
         figures = {}
     figures |= {
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -64,10 +66,13 @@ def run_recipe(recipe: Recipe, folder: Path, base: Path | None = None, progress:
 
 def _denoiser(recipe: Recipe, base: Path | None) -> nn.Module:
     """The recipe's model, with the weights of its base where it has one."""
-    if recipe.dynamic is None:
-        model = methods.build(recipe.method, **recipe.config)
-        return model if base is None else methods.load_weights(model, base)
+    if recipe.base is not None and base is None:
+        raise ConfigError(f"base: {recipe.base} was not given")
     model = methods.build(recipe.method, **recipe.config)
+    if recipe.dynamic is None:
+        if isinstance(model, DyDiT):
+            raise ConfigError(f"{recipe.method} needs a section 'dynamic' with the target of its routers")
+        return model if base is None else methods.load_weights(model, base)
     if not isinstance(model, DyDiT):
         raise ConfigError(f"dynamic: {recipe.method} has no routers to train")
     if base is not None:

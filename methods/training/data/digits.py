@@ -19,6 +19,13 @@ class Digits:
 
     channels, size, num_classes = 1, 8, 10
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(images (B, 1, 8, 8), labels (B,)) of ``rows`` (B,)."""
+        return self.images[rows], self.labels[rows]
+
     def split(self, test_every: int = 5) -> tuple[Digits, Digits]:
         """(train, test): every ``test_every``-th image is for testing."""
         held_out = torch.arange(len(self.labels)) % test_every == 0
