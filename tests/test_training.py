@@ -52,7 +52,7 @@ def test_a_run_stopped_and_resumed_ends_in_the_same_weights(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         trained(chosen, tmp_path / "cut", stops_at_step_8)
-    resumed = trained(chosen, tmp_path / "cut", lambda m, g: count(objective(m, g)))
+    resumed = trained(chosen, tmp_path / "cut", lambda m, g, k: count(objective(m, g, k)))
     assert seen == 7, "went on from step 5, not from the start"
     assert whole.losses == resumed.losses
     assert all(torch.equal(value, resumed.ema[name]) for name, value in whole.ema.items())

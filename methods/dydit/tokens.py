@@ -27,9 +27,8 @@ def apply_to_tokens(
     """
     index = kept.flatten().nonzero().squeeze(1)
     if len(index) == kept.numel():
+        gate = torch.where(kept[:, :1], gate, gate)  # no effect, but a tracer then keeps what made the verdict
         return torch.addcmul(x, gate.unsqueeze(1), mlp(modulate(norm(x), shift, scale)))
-    if len(index) == 0:
-        return x
     flat, row = x.flatten(0, 1), index // x.shape[1]
     chosen = flat.index_select(0, index)
     modulated = torch.addcmul(shift.index_select(0, row), norm(chosen), (1 + scale).index_select(0, row))
