@@ -150,3 +150,33 @@ class Denoiser(Protocol):
         ``tokens`` are the kept tokens a layer, summed over the rows, when the method selects tokens.
         """
         ...
+
+
+class StaticWork:
+    """The dynamic half of ``Denoiser`` for a model whose work depends on nothing: inherit it, then override."""
+
+    @property
+    def needs_weights(self) -> bool:
+        return False
+
+    @property
+    def selects_tokens(self) -> bool:
+        return False
+
+    @property
+    def routers(self) -> Sequence[torch.nn.Module]:
+        return ()
+
+    @property
+    def prepared_bytes(self) -> int:
+        return 0
+
+    def plan(self, timesteps: Sequence[float]) -> list[StepPlan]:
+        """The same at every step."""
+        return [StepPlan(timestep=float(t)) for t in timesteps]
+
+    def prepare(self, plan: StepPlan) -> None:
+        """Nothing to prepare."""
+
+    def forget(self) -> None:
+        """Nothing to forget."""

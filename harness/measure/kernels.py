@@ -87,7 +87,11 @@ def measure_kernels(cell: BoundCell, options: KernelsOptions) -> KernelsResult:
         counts = event.device_type.name == "CPU" if cuda else event.name.startswith("aten::")
         if microseconds <= 0 or not counts:
             continue
-        label = "router" if _inside_router(event) else operator_class(event.name)
+        label = operator_class(event.name)
+        if _inside(event, ROUTER):
+            label = "router"
+        elif label == "gather" and _inside(event, "aten::embedding"):
+            label = "copy"  # looking labels up is no gathering of tokens
         spent[label, event.name][0] += microseconds / 1e3 / calls
         spent[label, event.name][1] += 1 / calls
     return _result(spent, wall_ms, calls, cell, options)
@@ -114,9 +118,10 @@ def _marked(routers: Sequence[torch.nn.Module]) -> Iterator[None]:
             handle.remove()
 
 
-def _inside_router(event: Any) -> bool:
+def _inside(event: Any, name: str) -> bool:
+    """Whether an event of this name called, directly or not, this one."""
     parent = event.cpu_parent
-    while parent is not None and parent.name != ROUTER:
+    while parent is not None and parent.name != name:
         parent = parent.cpu_parent
     return parent is not None
 

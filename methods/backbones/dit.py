@@ -5,7 +5,6 @@ Parameter names and shapes are those of the public checkpoints, so that they loa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,7 @@ from methods.backbones.layers import (
 )
 from methods.config import make_config
 from methods.errors import ConfigError
-from methods.protocols import StepPlan, WorkLedger, WorkUnit
+from methods.protocols import StaticWork, StepPlan, WorkLedger, WorkUnit
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class FinalLayer(nn.Module):
         return out
 
 
-class DiT(nn.Module):
+class DiT(StaticWork, nn.Module):
     """The denoiser: x (B, C, S, S), t (B,) in 0..999, y (B,) in 0..num_classes -> (B, C_out, S, S)."""
 
     def __init__(self, config: DiTConfig | None = None) -> None:
@@ -206,10 +205,6 @@ class DiT(nn.Module):
         image = tokens.view(-1, grid, grid, p, p, channels).permute(0, 5, 1, 3, 2, 4)
         return image.reshape(-1, channels, grid * p, grid * p)
 
-    def plan(self, timesteps: Sequence[float]) -> list[StepPlan]:
-        """A static model does the same at every step."""
-        return [StepPlan(timestep=float(t)) for t in timesteps]
-
     def work(self, plan: StepPlan, rows: int = 1, tokens: tuple[int, ...] | None = None) -> list[WorkUnit]:
         width, n = self.config.hidden_size, self.config.tokens
         block = WorkUnit(
@@ -235,29 +230,6 @@ class DiT(nn.Module):
     def random(self, *shape: int) -> Tensor:
         """Standard normal numbers in the blocks' type, on the CPU: inputs of work units."""
         return torch.randn(*shape, dtype=self.pos_embed.dtype, device="cpu")
-
-    @property
-    def needs_weights(self) -> bool:
-        """What a static model does depends on neither weights nor data."""
-        return False
-
-    @property
-    def selects_tokens(self) -> bool:
-        return False
-
-    @property
-    def routers(self) -> Sequence[nn.Module]:
-        return ()
-
-    def prepare(self, plan: StepPlan) -> None:
-        """A static model has nothing to prepare."""
-
-    def forget(self) -> None:
-        """Nor to forget."""
-
-    @property
-    def prepared_bytes(self) -> int:
-        return 0
 
 
 def dit(**config: Any) -> DiT:
