@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 def show_flops(method: str, weights: str | None, steps: int, settings: list[str], as_json: bool) -> None:
     """One forward of one sequence, mean over a sampling grid, by operator class."""
     from harness.measure.flops import CONVENTION, measure_flops
+    from report.numbers import scale_for
 
     spec, path = weighted(spec_of(method, settings, steps=steps), weights)
     result = measure_flops(spec, path)
@@ -44,11 +45,14 @@ def show_flops(method: str, weights: str | None, steps: int, settings: list[str]
             )
         )
         return
-    print(f"{method}: {result.gmacs_step:.4f} GMAC a forward of one sequence, {result.params:,} parameters")
-    for name, gmacs in sorted(result.by_operator.items(), key=lambda item: -item[1]):
-        print(f"  {name:<13} {gmacs:12.4f}  {gmacs / result.gmacs_step:6.1%}")
-    for name, gmacs in result.parts.items():
-        print(f"  {name:<13} {gmacs:12.4f}  {gmacs / result.gmacs_step:6.1%}  within the above")
+    scale = scale_for([result.gmacs_step], "GMAC")
+    total = f"{result.gmacs_step / scale.divisor:.4f} {scale.unit}"
+    print(f"{method}: {total} a forward of one sequence, {result.params:,} parameters")
+    operators = sorted(result.by_operator.items(), key=lambda item: -item[1])
+    for name, gmacs, where in [(*pair, "") for pair in operators] + [
+        (*pair, "  of these") for pair in result.parts.items()
+    ]:
+        print(f"  {name:<13} {gmacs / scale.divisor:12.4f}  {gmacs / result.gmacs_step:6.1%}{where}")
     if result.activity is not None:
         print(f"  active: {_active(result.activity)}")
     if note := _flops_note(spec, result):

@@ -1,6 +1,7 @@
 """DyDiT: what it skips changes nothing but the work, and the work that is counted is the work that runs."""
 
 import re
+import shutil
 from typing import Any
 
 import pytest
@@ -782,3 +783,14 @@ def test_prepared_slices_are_in_no_state_dict():
     names = set(model.state_dict())
     model.prepare(spread_plan())
     assert set(model.state_dict()) == names
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@torch.inference_mode()
+def test_compiled_it_computes_the_same_under_changing_plans():
+    eager, compiled = vivid(), vivid()
+    compiled.compile()
+    for t in (900, 0):
+        given = at_one_time(2, t)
+        (plan,) = eager.plan([t])
+        assert torch.allclose(compiled(*given, plan=plan), eager(*given, plan=plan), atol=1e-5)

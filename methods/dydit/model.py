@@ -102,6 +102,7 @@ class DyDiT(DiT):
         self.forget()
         return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # a look-up, now and then slicing: nothing to compile
     def slices(self, layer: int, plan: StepPlan) -> tuple[AttentionSlice, MlpSlice]:
         """Weights of one layer under ``plan``."""
         block = self.layers[layer]

@@ -36,6 +36,7 @@ def apply_to_tokens(
     return flat.index_copy_(0, index, done).view_as(x)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 @lru_cache(maxsize=1024)
 def imposed_mask(rows: int, tokens: int, kept: int, seed: int, device: str) -> Tensor:
     """(rows, tokens) bool with ``kept`` scattered tokens a row, the same for the same ``seed``."""

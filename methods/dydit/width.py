@@ -15,7 +15,7 @@ from methods.backbones.layers import Attention, Mlp, gelu, mix_heads
 Indices = tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AttentionSlice:
     """Attention of ``heads`` heads: (B, N, C) -> (B, N, C). Without any head the bias of the projection is left."""
 
@@ -32,7 +32,7 @@ class AttentionSlice:
         return F.linear(mixed.flatten(2), self.proj_weight, self.proj_bias)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MlpSlice:
     """MLP of some channel groups: (..., C) -> (..., C). Without any group the second bias is left."""
 
