@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 def show_flops(method: str, weights: str | None, steps: int, settings: list[str], as_json: bool) -> None:
     """One forward of one sequence, mean over a sampling grid, by operator class."""
-    from harness.measure.flops import CONVENTION, measure_flops
+    from harness.measure.count_cell import measure_flops
+    from harness.measure.flops import CONVENTION
     from report.numbers import scale_for
 
     spec, path = weighted(spec_of(method, settings, steps=steps), weights)
@@ -121,7 +122,7 @@ def show_time(request: TimeRequest, settings: list[str], as_json: bool) -> None:
     import torch
 
     from harness.measure.compare_times import measure_latency
-    from harness.measure.flops import measure_flops
+    from harness.measure.count_cell import measure_flops
     from harness.sample.generate import DTYPES, bind
     from harness.suite.schema import LatencyOptions
 

@@ -124,6 +124,6 @@ def _gmacs_image(cell: PlannedCell, store: RunStore) -> float:
         record = store.load(identity)
         assert record is not None
         return record.values["gmacs_image"].value
-    from harness.measure.flops import measure_flops
+    from harness.measure.count_cell import measure_flops
 
     return measure_flops(cell.spec).gmacs_image

@@ -11,7 +11,8 @@ from commands import ditbench
 import methods
 from harness.errors import InputError
 from harness.measure import latency
-from harness.measure.flops import WorkCounter, count_steps, measure_flops
+from harness.measure.count_cell import measure_flops
+from harness.measure.flops import WorkCounter, count_steps
 from harness.measure.kernels import measure_kernels
 from harness.measure.memory import measure_memory
 from harness.sample.generate import bind

@@ -11,7 +11,6 @@ import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -19,10 +18,8 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from numpy.typing import NDArray
 
-import methods
 from harness.stats.intervals import mean_interval
-from harness.store.records import CellSpec, Quantity
-from harness.suite.schema import FlopsOptions
+from harness.store.records import Quantity
 from methods.diffusion.guidance import GuidanceRule
 from methods.protocols import Denoiser, StepPlan, WorkEntry, WorkUnit
 
@@ -253,26 +250,3 @@ def _activity(model: Denoiser, steps: Sequence[Step]) -> dict[str, Any] | None:
     if all(values is None for values in dynamic.values()):
         return None
     return {"timesteps": [step.plan.timestep for step in steps], **dynamic}
-
-
-def measure_flops(
-    spec: CellSpec, weights: Path | None = None, options: FlopsOptions | None = None, folder: Path | None = None
-) -> FlopsResult:
-    """Count a cell.
-
-    On ``meta`` where weights do not matter or are random (routers are then open, or their verdicts imposed); with the
-    real weights where routers decide; on ``options.samples`` samples where they select tokens. Token maps of some go
-    to ``folder``. Raises what ``methods.build`` raises, and UncountedOperatorError.
-    """
-    from harness.measure.probe import probe
-    from harness.sample.generate import bind, bind_sampler
-
-    sampler, rule = bind_sampler(spec)
-    with torch.device("meta"):
-        model = cast(Denoiser, methods.build(spec.method, **spec.config))
-    if weights is None or not model.needs_weights:
-        return count_steps(model, sampler.timesteps, rule)
-    cell = bind(spec, weights)
-    if not cell.model.selects_tokens:
-        return count_steps(cell.model, sampler.timesteps, rule)
-    return probe(cell, options or FlopsOptions(), folder)

@@ -136,7 +136,7 @@ Counted = Callable[[int, int], None]
 
 
 def _flops(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
-    from harness.measure.flops import measure_flops
+    from harness.measure.count_cell import measure_flops
 
     result = measure_flops(job.spec, job.weights, FlopsOptions.model_validate(options), job.maps_folder)
     return result.values(), result.detail(), None

@@ -1,25 +1,47 @@
-"""Counting a method whose routers select tokens: some samples are made, and what each of them ran is counted."""
+"""Counting a cell: as it is planned or, where routers select tokens, as some samples of it ran."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.measure.flops import FlopsResult, Step, sum_up
-from harness.sample.generate import BoundCell
+import methods
+from harness.measure.flops import FlopsResult, Step, count_steps, sum_up
+from harness.sample.generate import BoundCell, bind, bind_sampler
 from harness.store.arrays import write_npz
+from harness.store.records import CellSpec
 from harness.suite.schema import FlopsOptions
-from methods.protocols import WorkEntry, WorkLedger
+from methods.protocols import Denoiser, WorkEntry, WorkLedger
 
 SHOWN_IMAGES, SHOWN_STEPS = 6, 5
 
 
-def probe(cell: BoundCell, options: FlopsOptions, folder: Path | None) -> FlopsResult:
+def measure_flops(
+    spec: CellSpec, weights: Path | None = None, options: FlopsOptions | None = None, folder: Path | None = None
+) -> FlopsResult:
+    """Count a cell.
+
+    On ``meta`` where weights do not matter or are random (routers are then open, or their verdicts imposed); with the
+    real weights where routers decide; on ``options.samples`` samples where they select tokens. Token maps of some go
+    to ``folder``. Raises what ``methods.build`` raises, and UncountedOperatorError.
+    """
+    sampler, rule = bind_sampler(spec)
+    with torch.device("meta"):
+        model = cast(Denoiser, methods.build(spec.method, **spec.config))
+    if weights is None or not model.needs_weights:
+        return count_steps(model, sampler.timesteps, rule)
+    cell = bind(spec, weights)
+    if not cell.model.selects_tokens:
+        return count_steps(cell.model, sampler.timesteps, rule)
+    return _watched(cell, options or FlopsOptions(), folder)
+
+
+def _watched(cell: BoundCell, options: FlopsOptions, folder: Path | None) -> FlopsResult:
     """Make the cell's first ``options.samples`` samples, the ones that quality would see, and count them.
 
     Token maps of a few samples at a few timesteps are written to ``folder``/token_maps.npz, if it is given.
