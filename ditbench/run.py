@@ -84,7 +84,7 @@ def _print_plan(
                 spec.method,
                 f"{spec.sampler} {spec.steps}{guided}",
                 cell.measurements[0].identity[:8],
-                f"{costs[spec.cell]['gmacs_image']:,.4g}",
+                ("≤ " if costs[spec.cell]["upper_bound"] else "") + f"{costs[spec.cell]['gmacs_image']:,.4g}",
                 "all" if len(wanted) == len(cell.measurements) else ", ".join(wanted) or "cached",
             )
         )
@@ -99,6 +99,8 @@ def _print_plan(
     print(f"{count} of {total} measurements to run; {total - count} cached.")
     if sampling:
         print(f"Sampling for quality: {sampling:,.4g} GMAC.")
+    if any(cost["upper_bound"] for cost in costs.values()):
+        print("≤ routers open; what they leave on is counted in the run")
     if plan.baseline:
         print("* baseline; identity: of the first measurement, all of them with --json")
 
@@ -106,24 +108,28 @@ def _print_plan(
 def _costs(plan: Plan, store: RunStore) -> dict[str, dict[str, Any]]:
     """GMACs of one image and of all images that a cell scores: from its record, else counted now; never timed."""
     costs: dict[str, dict[str, Any]] = {}
-    known: dict[tuple[Any, ...], float] = {}
+    known: dict[tuple[Any, ...], tuple[float, bool]] = {}
     for cell in plan.cells:
         spec = cell.spec
-        key = (spec.method, repr(spec.config), spec.sampler, repr(spec.sampler_options), spec.steps,
+        key = (spec.method, repr(spec.config), spec.weights_sha256, spec.sampler, repr(spec.sampler_options), spec.steps,
                spec.guidance_scale != 1.0, spec.guidance_interval)  # fmt: skip
         if key not in known:
             known[key] = _gmacs_image(cell, store)
         samples = next((m.options["samples"] for m in cell.measurements if m.name == "quality"), 0)
-        costs[spec.cell] = {"gmacs_image": known[key], "gmacs_sampling": known[key] * samples}
+        gmacs, bound = known[key]
+        costs[spec.cell] = {"gmacs_image": gmacs, "gmacs_sampling": gmacs * samples, "upper_bound": bound}
     return costs
 
 
-def _gmacs_image(cell: PlannedCell, store: RunStore) -> float:
+def _gmacs_image(cell: PlannedCell, store: RunStore) -> tuple[float, bool]:
+    """And whether it is an upper bound only: what trained routers leave is known when the cell was counted."""
     identity = next((m.identity for m in cell.measurements if m.name == "flops"), None)
     if identity is not None and store.has(identity):
         record = store.load(identity)
         assert record is not None
-        return record.values["gmacs_image"].value
+        return record.values["gmacs_image"].value, False
     from harness.measure.count_cell import measure_flops
 
-    return measure_flops(cell.spec).gmacs_image
+    result = measure_flops(cell.spec)
+    learned = result.activity is not None and not cell.spec.imposed_activity and cell.spec.weights is not None
+    return result.gmacs_image, learned
