@@ -111,8 +111,8 @@ def _costs(plan: Plan, store: RunStore) -> dict[str, dict[str, Any]]:
     known: dict[tuple[Any, ...], tuple[float, bool]] = {}
     for cell in plan.cells:
         spec = cell.spec
-        key = (spec.method, repr(spec.config), spec.weights_sha256, spec.sampler, repr(spec.sampler_options), spec.steps,
-               spec.guidance_scale != 1.0, spec.guidance_interval)  # fmt: skip
+        key = (spec.method, repr(spec.config), spec.weights_sha256, spec.sampler, repr(spec.sampler_options),
+               spec.steps, spec.guidance_scale != 1.0, spec.guidance_interval)  # fmt: skip
         if key not in known:
             known[key] = _gmacs_image(cell, store)
         samples = next((m.options["samples"] for m in cell.measurements if m.name == "quality"), 0)
