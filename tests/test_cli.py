@@ -128,7 +128,18 @@ def test_time_answers_with_the_documented_names_and_a_true_ratio(tmp_path):
 
 def test_timing_a_model_against_itself_finds_a_ratio_near_one(tmp_path):
     done = ditbench(
-        "time", "dit-digits", "--against", "dit-digits", "--batch", 8, "--budget", 6, "--json", cwd=tmp_path
+        "time",
+        "dit-digits",
+        "--against",
+        "dit-digits",
+        "--batch",
+        8,
+        "--threads",
+        1,
+        "--budget",
+        6,
+        "--json",
+        cwd=tmp_path,
     )
     answer = json.loads(done.stdout)
     assert answer["flops_ratio"] == 1.0

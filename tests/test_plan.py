@@ -200,7 +200,8 @@ def test_every_measurement_has_a_version_and_its_options_a_place_in_the_suite() 
 def suite_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A path for a suite; beside it a zoo of one checkpoint and one known quality protocol."""
     (tmp_path / "zoo").mkdir()
-    (tmp_path / "zoo" / "dit-digits.safetensors").write_bytes(b"weights")
+    for name in ("dit-digits", *(f"dydit-digits-{kind}" for kind in ("0.7", "0.5", "0.3", "tdw-0.5", "sdt-0.5"))):
+        (tmp_path / "zoo" / f"{name}.safetensors").write_bytes(b"weights")
     monkeypatch.setattr(weights, "zoo_folder", lambda: tmp_path / "zoo")
 
     def protocol_id(name: str) -> str:
@@ -409,11 +410,13 @@ def test_a_cell_s_own_batch_reaches_every_timed_measurement_and_its_identity(sui
             assert first.identity != second.identity
 
 
-def test_quick_compares_samplers_on_trained_weights(suite_file: Path) -> None:
+def test_quick_compares_samplers_and_dynamic_methods_on_trained_weights(suite_file: Path) -> None:
     plan = make_plan(load_suite("quick"))
     assert len(plan.cells) >= 8
     assert plan.baseline is not None and plan.baseline.cell == "ddpm-50"
     assert all(cell.spec.measure == MEASUREMENTS and cell.spec.sampler_options["clip"] for cell in plan.cells)
+    dynamic = [cell.spec for cell in plan.cells if cell.spec.method == "dydit-digits"]
+    assert len(dynamic) == 5 and {spec.steps for spec in dynamic} == {plan.baseline.steps}
     assert plan.to_json()["command"] == "ditbench run quick"
 
 
