@@ -53,7 +53,7 @@ def pareto_picture(view: RunView, measurement: str, name: str, title: str, what:
     by_device = measurement == "latency"
     devices = sorted({spot.row.device_name for spot in spots}) if by_device else [""]
     with styled():
-        wide = len(spots) > 12 or max(len(spot.row.cell) for spot in spots) > 22
+        wide = len(spots) > 8 or max(len(spot.row.cell) for spot in spots) > 22
         size = (PAGE_WIDTH, 4.2) if wide else (COLUMN_WIDTH, 3.0)
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
