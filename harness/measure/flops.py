@@ -170,8 +170,7 @@ class FlopsResult:
         def exact(value: float, unit: str) -> Quantity:
             return Quantity(value=value, unit=unit, low=None, high=None, interval=EXACT)
 
-        image = step = exact(self.gmacs_image, "GMAC")
-        step = exact(self.gmacs_step, "GMAC")
+        image, step = exact(self.gmacs_image, "GMAC"), exact(self.gmacs_step, "GMAC")
         if len(self.gmacs_images) > 1:
             found = mean_interval(self.gmacs_images)
             image = Quantity(value=found.value, unit="GMAC", low=found.low, high=found.high, interval=found.method)
@@ -198,7 +197,7 @@ def count_steps(model: Denoiser, timesteps: Sequence[float], rule: GuidanceRule)
 
 def sum_up(model: Denoiser, steps: Sequence[Step]) -> FlopsResult:
     """Count every step for every image, and every sequence of it by itself."""
-    counter, forward, sequences = WorkCounter(model), Macs(), 0
+    counter, forward = WorkCounter(model), Macs()
     profile: list[dict[str, float]] = []
     images: NDArray[np.float64] = np.zeros(1)
     for number, step in enumerate(steps):
@@ -213,7 +212,6 @@ def sum_up(model: Denoiser, steps: Sequence[Step]) -> FlopsResult:
             for total, part in ((forward, macs), (forward.parts, macs.parts)):
                 for name, value in part.items():
                     total[name] += value * weight  # type: ignore[assignment]
-        sequences += 1
         spent = np.array([macs.total() for macs in whole]) / 1e9
         images = images + spent
         profile.append(
@@ -221,10 +219,10 @@ def sum_up(model: Denoiser, steps: Sequence[Step]) -> FlopsResult:
         )
     return FlopsResult(
         params=sum(p.numel() for p in cast(torch.nn.Module, model).parameters()),
-        gmacs_step=forward.total() / sequences / 1e9,
+        gmacs_step=forward.total() / len(steps) / 1e9,
         gmacs_images=tuple(images.tolist()),
-        by_operator={name: macs / sequences / 1e9 for name, macs in sorted(forward.items())},
-        parts={name: macs / sequences / 1e9 for name, macs in sorted(forward.parts.items())},
+        by_operator={name: macs / len(steps) / 1e9 for name, macs in sorted(forward.items())},
+        parts={name: macs / len(steps) / 1e9 for name, macs in sorted(forward.parts.items())},
         profile=tuple(profile),
         activity=_activity(model, steps),
         distinct_plans=len({step.plan.key for step in steps}),
