@@ -33,6 +33,7 @@ SetOption = Annotated[
 WeightsOption = Annotated[
     str | None, typer.Option(help="zoo:NAME or a file  [default: random weights]", show_default=False)
 ]
+GuidanceOption = Annotated[float, typer.Option(min=0.0, help="classifier-free guidance scale; 1 = none")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
 
@@ -81,13 +82,14 @@ def flops(
     method: MethodArgument,
     weights: WeightsOption = None,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="of the sampling grid that the count is over")] = 50,
+    guidance: GuidanceOption = 1.0,
     set_: SetOption = None,
     json: JsonOption = False,
 ) -> None:
     """Count a method: multiply-accumulates of one forward of one sequence, by operator, and parameters."""
     from ditbench.measure import show_flops
 
-    show_flops(method, weights, steps, set_ or [], json)
+    show_flops(method, weights, steps, guidance, set_ or [], json)
 
 
 @app.command()
@@ -95,12 +97,13 @@ def time(
     method: MethodArgument,
     weights: WeightsOption = None,
     against: Annotated[str | None, typer.Option(metavar="METHOD", help="time in turns with this one (A B B A)")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="sequences a call")] = 8,
+    batch: Annotated[int, typer.Option(min=1, help="images a call; guidance doubles the sequences")] = 8,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16")] = "float32",
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     threads: Annotated[int, typer.Option(min=0, help="torch threads; 0 = all physical cores")] = 0,
     compiled: Annotated[bool, typer.Option("--compiled", help="torch.compile both methods")] = False,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="steps of the sampling grid")] = 50,
+    guidance: GuidanceOption = 1.0,
     loop: Annotated[bool, typer.Option("--loop", help="time the whole DDIM loop too, not only one step")] = False,
     budget: Annotated[float, typer.Option(metavar="SECONDS", help="measuring time a level")] = 20.0,
     set_: SetOption = None,
@@ -109,7 +112,9 @@ def time(
     """Time one denoiser call of a method, alone or in turns with another one. Random weights: "cost only"."""
     from ditbench.measure import TimeRequest, show_time
 
-    request = TimeRequest(method, weights, against, batch, dtype, device, threads, compiled, steps, loop, budget)
+    request = TimeRequest(
+        method, weights, against, batch, dtype, device, threads, compiled, steps, guidance, loop, budget
+    )
     show_time(request, set_ or [], json)
 
 
@@ -121,7 +126,7 @@ def sample(
     ] = None,
     sampler: Annotated[str, typer.Option(help="a name from `ditbench list samplers`")] = "ddpm",
     steps: Annotated[int, typer.Option(min=1, max=1000)] = 50,
-    guidance: Annotated[float, typer.Option(min=0.0, help="classifier-free guidance scale; 1 = none")] = 1.0,
+    guidance: GuidanceOption = 1.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     rows: Annotated[int, typer.Option(min=1, max=20, help="pictures a class")] = 4,
     out: Annotated[Path, typer.Option(help="the PNG to write")] = Path("samples.png"),

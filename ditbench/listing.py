@@ -11,6 +11,7 @@ METRICS = {
     "latency": "milliseconds of a step and of the whole loop, in turns with the baseline",
     "kernels": "time by operator class and the gaps between operators",
     "memory": "peak tensor memory of a denoiser call",
+    "agreement": "how far the predictions of coarser patch sizes are from the pre-trained one's, by timestep",
     "quality": "Fréchet distance, kernel distance, precision, recall, recognised share",
 }
 

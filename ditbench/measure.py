@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +20,15 @@ if TYPE_CHECKING:
     from harness.measure.flops import FlopsResult
 
 
-def show_flops(method: str, weights: str | None, steps: int, settings: list[str], as_json: bool) -> None:
+def show_flops(
+    method: str, weights: str | None, steps: int, guidance: float, settings: list[str], as_json: bool
+) -> None:
     """One forward of one sequence, mean over a sampling grid, by operator class."""
     from harness.measure.count_cell import measure_flops
     from harness.measure.flops import CONVENTION
     from report.numbers import scale_for
 
-    spec, path = weighted(spec_of(method, settings, steps=steps), weights)
+    spec, path = weighted(spec_of(method, settings, steps=steps, guidance_scale=guidance), weights)
     result = measure_flops(spec, path)
     if as_json:
         print(
@@ -37,8 +41,10 @@ def show_flops(method: str, weights: str | None, steps: int, settings: list[str]
                     "gmacs_by_operator": dict(result.by_operator),
                     "gmacs_by_part": dict(result.parts),
                     "activity": result.activity,
+                    **result.extra,
                     "weights": _weights_note(spec),
                     "steps": steps,
+                    "guidance": guidance,
                     **({"samples": len(result.gmacs_images)} if len(result.gmacs_images) > 1 else {}),
                     "convention": CONVENTION,
                 },
@@ -56,6 +62,9 @@ def show_flops(method: str, weights: str | None, steps: int, settings: list[str]
         print(f"  {name:<13} {gmacs / scale.divisor:12.4f}  {gmacs / result.gmacs_step:6.1%}{where}")
     if result.activity is not None:
         print(f"  active: {_active(result.activity)}")
+    if "schedule" in result.extra:
+        for line in _scheduled(result.extra["schedule"]):
+            print(f"  {line}")
     if note := _flops_note(spec, result):
         print(note)
     print(f"Convention: {CONVENTION}.")
@@ -90,6 +99,24 @@ def _active(activity: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def _scheduled(schedule: Mapping[str, Any]) -> list[str]:
+    """'patch sizes: 25 x 4, 25 x 2', and the loop's compute as shares of the same loop at the pre-trained size."""
+    full = schedule["sizes"][0]
+    branches = {"patch sizes": schedule["patch"], "guidance branch": schedule["guide"]}
+    lines = [f"{name}: {_runs(sizes)}" for name, sizes in branches.items() if sizes is not None]
+    shares = {"as counted": schedule["fraction"], **schedule["fractions"]}
+    return [*lines, *(f"compute, all steps at patch {full} = 1: {share:.4f} ({how})" for how, share in shares.items())]
+
+
+def _runs(sizes: list[int]) -> str:
+    """'25 x 4, 25 x 2' from noise to image; with many changes only how many of each."""
+    runs = [(size, len(list(group))) for size, group in groupby(sizes)]
+    if len(runs) > 4:
+        counts = sorted(Counter(sizes).items(), reverse=True)
+        return ", ".join(f"{count} x {size}" for size, count in counts) + ", interleaved"
+    return ", ".join(f"{count} x {size}" for size, count in runs)
+
+
 def _flops_note(spec: CellSpec, result: FlopsResult) -> str:
     if spec.imposed_activity:
         return "Cost only: the activity is imposed, not learned."
@@ -113,6 +140,7 @@ class TimeRequest:
     threads: int
     compiled: bool
     steps: int
+    guidance: float
     loop: bool
     budget_s: float
 
@@ -139,6 +167,7 @@ def show_time(request: TimeRequest, settings: list[str], as_json: bool) -> None:
         "device": request.device,
         "threads": threads,
         "steps": request.steps,
+        "guidance_scale": request.guidance,
         "mode": "compiled" if request.compiled else "eager",
         "cost_only": True,
     }
@@ -155,7 +184,7 @@ def show_time(request: TimeRequest, settings: list[str], as_json: bool) -> None:
         "threads": threads,
         "config": parse_overrides(settings),
         "weights": _weights_note(spec),
-        "latency_level": "step: one denoiser call of the whole batch, no guidance",
+        "latency_level": f"step: one denoiser call of the whole batch{_doubled(request)}, mean over the steps",
         "gmacs": counted.gmacs_step,
         "params": counted.params,
     }
@@ -173,6 +202,10 @@ def show_time(request: TimeRequest, settings: list[str], as_json: bool) -> None:
     print(json.dumps(answer, indent=1)) if as_json else _print_time(request, answer, values, result.detail)
 
 
+def _doubled(request: TimeRequest) -> str:
+    return ", no guidance" if request.guidance == 1.0 else f", both branches of guidance {request.guidance:g}"
+
+
 def _times(quantity: Quantity, factor: float) -> Quantity:
     def scaled(value: float | None) -> float | None:
         return None if value is None else value * factor
@@ -188,7 +221,7 @@ def _print_time(
     where = answer["environment"]["device_name"]
     mode = "compiled" if request.compiled else "eager"
     print(f"{request.method} on {where}, {request.dtype}, {mode}, batch {request.batch}, {answer['threads']} threads")
-    print(f"weights {answer['weights']}; level 'step' is one denoiser call of the whole batch")
+    print(f"weights {answer['weights']}; level 'step' is one denoiser call of the whole batch{_doubled(request)}")
     names = {
         "latency_ms": "ms a step",
         "sample_ms": f"ms a loop of {request.steps} steps",
@@ -203,6 +236,9 @@ def _print_time(
         if quantity.low is not None and quantity.high is not None:
             bounds = f"[{_shown(quantity.low)}, {_shown(quantity.high)}]"
         print(f"  {names.get(name, name):<36} {_shown(quantity.value):>10}  {bounds}")
+    for step, times in detail["layouts_ms"].items():
+        tried = ", ".join(f"{layout} {_shown(ms)}" for layout, ms in times.items())
+        print(f"  {step}: {min(times, key=lambda each: times[each])} (ms: {tried})")
     if "flops_ratio" in answer:
         print(f"  {'FLOPs ratio':<36} {answer['flops_ratio']:>10.4g}  (exact)")
     if detail["launch_bound"]:

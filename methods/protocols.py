@@ -26,6 +26,8 @@ class StepPlan:
     groups    active MLP channel groups a layer, as sorted index tuples
     tokens    tokens a layer that pass the MLP, where they are imposed; None where all do or the data decide
     patch     patch size of the (de-)embedding
+    guide     patch size of the guidance branch, where the step guides and it is another than ``patch``
+    layout    how such branches of unequal length ran in one call; None where each sequence ran by itself
     """
 
     timestep: float
@@ -33,6 +35,13 @@ class StepPlan:
     groups: tuple[tuple[int, ...], ...] | None = None
     tokens: tuple[int, ...] | None = None
     patch: int | None = None
+    guide: int | None = None
+    layout: str | None = None
+
+    @property
+    def branches(self) -> tuple[StepPlan, StepPlan]:
+        """Plans of the conditional and of the guidance branch, each by itself."""
+        return replace(self, guide=None), replace(self, patch=self.guide or self.patch, guide=None)
 
     @property
     def key(self) -> StepPlan:
@@ -118,6 +127,11 @@ class Denoiser(Protocol):
         ...
 
     @property
+    def patch_sizes(self) -> tuple[int, ...]:
+        """Patch sizes that plans may name, the pre-trained one first; empty for a model of one size."""
+        ...
+
+    @property
     def prepared_bytes(self) -> int:
         """Memory of what ``prepare`` made and keeps, besides the weights themselves."""
         ...
@@ -144,11 +158,35 @@ class Denoiser(Protocol):
         """Drop everything prepared."""
         ...
 
+    def tune(self, plans: Sequence[StepPlan], rows: int, same_class: bool) -> dict[str, dict[str, float]]:
+        """Choose by measurement how calls with ``rows`` images execute; what they compute stays.
+
+        Returns milliseconds by choice: step -> how -> ms; empty where there is nothing to choose. Without it the same
+        way is taken always, so that the clock decides nothing about samples. ``same_class``: the guidance branch has
+        the labels of the conditional one.
+        """
+        ...
+
+    def compute_shares(self, plans: Sequence[StepPlan]) -> dict[str, float]:
+        """Compute of these sequences by conventions other than our count; as many at the pre-trained size are 1."""
+        ...
+
     def work(self, plan: StepPlan, rows: int = 1, tokens: tuple[int, ...] | None = None) -> list[WorkUnit]:
         """The distinct pieces that one call under ``plan`` executes for ``rows`` sequences, and its step's planning.
 
         ``tokens`` are the kept tokens a layer, summed over the rows, when the method selects tokens.
         """
+        ...
+
+
+@runtime_checkable
+class Flexible(Denoiser, Protocol):
+    """A denoiser whose plans may give the guidance branch another patch size."""
+
+    def pair(
+        self, x: Tensor, t: Tensor, y: Tensor, y_guide: Tensor, plan: StepPlan, ledger: WorkLedger | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs (B, C_out, H, W) of both branches of a step, for labels ``y`` and ``y_guide`` (B,)."""
         ...
 
 
@@ -168,8 +206,18 @@ class StaticWork:
         return ()
 
     @property
+    def patch_sizes(self) -> tuple[int, ...]:
+        return ()
+
+    @property
     def prepared_bytes(self) -> int:
         return 0
+
+    def tune(self, plans: Sequence[StepPlan], rows: int, same_class: bool) -> dict[str, dict[str, float]]:
+        return {}
+
+    def compute_shares(self, plans: Sequence[StepPlan]) -> dict[str, float]:
+        return {}
 
     def plan(self, timesteps: Sequence[float]) -> list[StepPlan]:
         """The same at every step."""

@@ -118,6 +118,22 @@ def methods() -> Registry:
     digits = "DyDiT for 8x8 digits; weights zoo:dydit-digits-0.5 and others"
     registry.add("dydit-digits", dydit, digits, converter=converter, **_DIGITS)
     registry.add("dydit-testing", dydit, "tiny DyDiT for tests (milliseconds a call)", converter=converter, **_TESTING)
+    flexidit, converter = "methods.flexidit.model:flexidit", "methods.flexidit.convert:flexidit_from"
+    registry.add("flexidit", flexidit, "FlexiDiT family: give the full config", converter=converter)
+    for size, (hidden, depth, heads) in _DIT_SIZES.items():
+        registry.add(
+            f"flexidit-{size}-2",
+            flexidit,
+            f"DiT-{size.upper()}/2 that runs at several patch sizes; schedule=0.64 mixes them over the steps",
+            converter=converter,
+            patch_size=2,
+            hidden_size=hidden,
+            depth=depth,
+            num_heads=heads,
+        )
+    digits = "FlexiDiT for 8x8 digits, patch sizes 2 and 4; weights zoo:flexidit-digits"
+    registry.add("flexidit-digits", flexidit, digits, converter=converter, **_DIGITS)
+    registry.add("flexidit-testing", flexidit, "tiny FlexiDiT for tests", converter=converter, **_TESTING)
     for point in entry_points(group="ditbench.methods"):
         registry.add(point.name, point.value, f"from {point.dist.name if point.dist else point.value}")
     return registry

@@ -125,11 +125,11 @@ def test_a_timed_loop_plans_and_slices_inside_the_clock_and_steps_reuse(checkpoi
     first = len(made)
     call(1)
     assert len(made) == 2 * first > 0, "each loop begins with nothing sliced"
-    step, cycle = latency.step_call(bound, 2)
-    for index in range(cycle):
+    step, weights = latency.step_call(bound, 2)
+    for index in range(len(weights)):
         step(index)
     before = len(made)
-    for index in range(cycle):
+    for index in range(len(weights)):
         step(index)
     assert len(made) == before, "steps of plans seen before slice nothing"
     latency.prepare_call(bound)(0)
@@ -144,11 +144,11 @@ def test_steps_of_a_routed_model_are_timed_on_the_inputs_of_a_real_loop(checkpoi
         "_run",
         lambda self, x, t, *rest: seen.append((float(t[0]), x.clone())) or real(self, x, t, *rest),
     )
-    step, cycle = latency.step_call(bound, 3)
+    step, weights = latency.step_call(bound, 3)
     loop = dict(seen)
-    assert cycle == 5 == len(loop)
+    assert len(weights) == 5 == len(loop)
     seen.clear()
-    for index in range(cycle):
+    for index in range(len(weights)):
         step(index)
     assert all(torch.equal(loop[t], x) for t, x in seen)
 

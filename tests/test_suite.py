@@ -95,7 +95,7 @@ BROKEN = {
     "number read as text": (HEAD + "cells: [{guidance: 1e-3}]\n", "3:20", "write 1.0e-3"),
     "not finite": (HEAD + "cells: [{guidance: .nan}]\n", "3:20", "must be finite"),
     "date": ("suite: 2020-01-01\n", "1:8", "put it in quotes"),
-    "key that is no text": ("1: 2\n", "1:1", "the key '1' is not text"),
+    "key that is no text": ("true: 2\n", "1:1", "the key 'true' is not text"),
     "tag with code": ("suite: !!python/object/apply:os.system [exit]\n", "1:8", "is not allowed"),
     "alias of itself": ("suite: s\ncells: &a [*a]\n", "2:8", "contains itself"),
     "deep nesting": ("[" * 5000, "1:1", "nested too deeply"),

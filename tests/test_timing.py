@@ -7,7 +7,7 @@ import torch
 
 from harness.measure.compare_times import measure_latency
 from harness.measure.kernels import measure_kernels, operator_class
-from harness.measure.latency import Series, Timing, interleave, sample_call, step_call, warm_up
+from harness.measure.latency import WHOLE, Series, Timing, interleave, sample_call, step_call, warm_up
 from harness.measure.memory import measure_memory
 from harness.sample.generate import NotFiniteError, bind
 from harness.store.records import CellSpec
@@ -32,7 +32,7 @@ def recorded(log: list[str], name: str, seconds: float):
 
 def test_rounds_run_a_b_b_a():
     log: list[str] = []
-    calls = [(recorded(log, "A", 0.021), 1), (recorded(log, "B", 0.021), 1)]
+    calls = [(recorded(log, "A", 0.021), WHOLE), (recorded(log, "B", 0.021), WHOLE)]
     interleave(calls, [Series(0.0), Series(0.0)], "cpu", QUICK)
     assert "".join(log) == "ABBA" * (len(log) // 4) and len(log) >= 12
 
@@ -41,7 +41,7 @@ def test_a_planted_ratio_is_found():
     log: list[str] = []
     series = [Series(0.0), Series(0.0)]
     options = LatencyOptions(rounds=5, budget_s=0.5, precision=0.5)
-    interleave([(recorded(log, "A", 0.01), 1), (recorded(log, "B", 0.02), 1)], series, "cpu", options)
+    interleave([(recorded(log, "A", 0.01), WHOLE), (recorded(log, "B", 0.02), WHOLE)], series, "cpu", options)
     ratio = series[1].summary().median / series[0].summary().median
     assert 1.7 < ratio < 2.2
 
@@ -51,7 +51,7 @@ def test_measuring_ends_with_its_budget_and_never_before_three_rounds():
     series = [Series(0.0)]
     begin = time.perf_counter()
     options = LatencyOptions(rounds=3, budget_s=0.01, precision=1e-9)
-    interleave([(recorded(log, "A", 0.03), 1)], series, "cpu", options)
+    interleave([(recorded(log, "A", 0.03), WHOLE)], series, "cpu", options)
     assert len(series[0].rounds) == 3 and time.perf_counter() - begin < 1.0
 
 
@@ -69,10 +69,20 @@ def test_warm_up_visits_every_step_of_a_cycle_and_keeps_the_cold_call_apart():
 
 
 def test_steps_that_differ_are_timed_in_a_cycle_over_all_of_them():
-    assert step_call(cell(), 2)[1] == 1
-    call, cycle = step_call(cell(guidance_scale=2.0, guidance_interval=(300, 700)), 2)
-    assert cycle == 6
-    assert {tuple(call(index).shape) for index in range(6)} == {(2, 2, 8, 8)}
+    assert step_call(cell(), 2)[1] == (1.0,)
+    call, weights = step_call(cell(guidance_scale=2.0, guidance_interval=(300, 700)), 2)
+    assert weights == (4 / 6, 2 / 6), "one call of each kind stands for as many steps as are like it"
+    assert {tuple(call(index).shape) for index in range(2)} == {(2, 2, 8, 8)}
+
+
+def test_a_cycle_weighs_its_calls_by_the_steps_that_they_stand_for_and_never_loses_step():
+    def call(index: int) -> None:
+        time.sleep((0.03, 0.01)[index % 2])
+
+    series = [Series(0.0), Series(0.0)]
+    options = LatencyOptions(rounds=3, budget_s=0.1, precision=0.5)
+    interleave([(call, (0.25, 0.75)), (lambda index: time.sleep(0.03), WHOLE)], series, "cpu", options)
+    assert 14.5 < series[0].summary().median < 17 and 29 < series[1].summary().median < 33
 
 
 def test_a_step_guided_has_twice_the_rows_and_a_sample_ends_at_the_batch():

@@ -8,6 +8,7 @@ from typing import Any
 from harness.measure.conditions import timing_conditions
 from harness.measure.latency import (
     LAUNCH_BOUND_GAP,
+    WHOLE,
     Series,
     interleave,
     prepare_call,
@@ -44,8 +45,8 @@ def measure_latency(
     cells = [cell] if baseline is None else [cell, baseline]
     series: dict[str, list[Series]] = {}
     for level in dict.fromkeys(options.levels):
-        calls = [step_call(c, batch) if level == "step" else (sample_call(c, batch), 1) for c in cells]
-        warm = [warm_up(call, cycle, device, options.warmup_s) for call, cycle in calls]
+        calls = [step_call(c, batch) if level == "step" else (sample_call(c, batch), WHOLE) for c in cells]
+        warm = [warm_up(call, len(weights), device, options.warmup_s) for call, weights in calls]
         interleave(calls, warm, device, options)
         series[level] = warm
     values = _values(cell, baseline, options, series)
@@ -103,7 +104,7 @@ def _detail(
     load_ms: float,
     around: dict[str, Any],
 ) -> dict[str, Any]:
-    first = next(iter(series.values()))[0]
+    first, layouts = next(iter(series.values()))[0], cell.tune(options.batch)
     gap = series["step"][0].gap_share() if "step" in series else None
     return {
         "batch": options.batch,
@@ -114,8 +115,10 @@ def _detail(
         "baseline_levels": (
             {level: _level(pair[1], baseline, options.batch) for level, pair in series.items()} if baseline else {}
         ),
-        "cold": {"load_ms": load_ms, "first_call_ms": first.first_ms},
+        # where layouts were measured before, no call of the clock is the first
+        "cold": {"load_ms": load_ms, "first_call_ms": None if layouts else first.first_ms},
         "gap_share": gap,
+        "layouts_ms": layouts,
         "launch_bound": None if gap is None else gap > LAUNCH_BOUND_GAP,
         "conditions": {
             "mode": cell.spec.mode,

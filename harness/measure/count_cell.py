@@ -62,7 +62,7 @@ def _step(entry: WorkEntry, images: int) -> Step:
     assert entry.maps is not None
     kept = entry.maps.sum(2).T.numpy()  # (rows, layers); guided calls hold all conditional rows, then all others
     rows = entry.rows // images
-    return Step(entry.plan, rows, kept.reshape(rows, images, -1).transpose(1, 0, 2))
+    return Step(entry.plan, (entry.plan,) * rows, kept.reshape(rows, images, -1).transpose(1, 0, 2))
 
 
 def _maps(entries: list[WorkEntry], samples: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, NDArray[Any]]:

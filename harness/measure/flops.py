@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -95,6 +95,13 @@ class Macs(Counter[str]):
         self.parts.update(other.parts)
 
 
+def sum_of(parts: Iterable[Macs]) -> Macs:
+    total = Macs()
+    for part in parts:
+        total.add(part)
+    return total
+
+
 class WorkCounter:
     """Counts calls of one denoiser, each distinct (plan, tokens) once. Works on a model built on ``meta``."""
 
@@ -118,10 +125,7 @@ class WorkCounter:
 
     def ledger(self, entries: Sequence[WorkEntry]) -> Macs:
         """Everything that a ledger recorded."""
-        total = Macs()
-        for entry in entries:
-            total.add(self.call(entry.plan, entry.rows, entry.tokens))
-        return total
+        return sum_of(self.call(entry.plan, entry.rows, entry.tokens) for entry in entries)
 
     def _unit(self, unit: WorkUnit, rows: int) -> Counter[str]:
         key = f"{unit.key}|rows={rows}"
@@ -138,13 +142,18 @@ class WorkCounter:
 class Step:
     """One step of the sampling loop, as it was planned or as it ran.
 
-    rows  sequences an image: 2 where the step guides
-    kept  tokens that passed each layer's MLP, (images, rows, layers); None where the plan says it all
+    plan   the step's; a guidance branch of other patches has its own in ``plans``
+    plans  one a sequence of an image: two where the step guides
+    kept   tokens that passed each layer's MLP, (images, sequences, layers); None where the plans say it all
     """
 
     plan: StepPlan
-    rows: int
+    plans: tuple[StepPlan, ...]
     kept: NDArray[np.int64] | None = None
+
+    @staticmethod
+    def planned(plan: StepPlan, guides: bool) -> Step:
+        return Step(plan, plan.branches if guides else plan.branches[:1])
 
 
 @dataclass(frozen=True)
@@ -191,8 +200,26 @@ class FlopsResult:
 
 def count_steps(model: Denoiser, timesteps: Sequence[float], rule: GuidanceRule) -> FlopsResult:
     """Count a whole sampling loop of ``model`` (real or on meta) over ``timesteps`` in sampling order, as planned."""
-    plans = model.plan(timesteps)
-    return sum_up(model, [Step(plan, 2 if rule.guides(plan.timestep) else 1) for plan in plans])
+    steps = [Step.planned(plan, rule.guides(plan.timestep)) for plan in model.plan(timesteps)]
+    result = sum_up(model, steps)
+    return replace(result, extra={"schedule": _schedule(model, steps, result)}) if model.patch_sizes else result
+
+
+def _schedule(model: Denoiser, steps: Sequence[Step], result: FlopsResult) -> dict[str, Any]:
+    """Patch sizes by step (``guide`` None: as the conditional branch), and compute as a share of the same loop at the
+    pre-trained size: as counted, and by other conventions."""
+    counter, full = WorkCounter(model), model.patch_sizes[0]
+    whole = sum(counter.call(replace(plan, patch=full)).total() for step in steps for plan in step.plans)
+    guide = [step.plans[-1].patch for step in steps]
+    patch = [step.plan.patch for step in steps]
+    return {
+        "timesteps": [step.plan.timestep for step in steps],
+        "patch": patch,
+        "guide": guide if guide != patch else None,
+        "sizes": list(model.patch_sizes),
+        "fraction": result.gmacs_image / whole * 1e9,
+        "fractions": model.compute_shares([plan for step in steps for plan in step.plans]),
+    }
 
 
 def sum_up(model: Denoiser, steps: Sequence[Step]) -> FlopsResult:
@@ -202,10 +229,12 @@ def sum_up(model: Denoiser, steps: Sequence[Step]) -> FlopsResult:
     images: NDArray[np.float64] = np.zeros(1)
     for number, step in enumerate(steps):
         if step.kept is None:
-            alone, whole = [counter.call(step.plan)], [counter.call(step.plan, step.rows)]
+            rows = Counter(plan.key for plan in step.plans)
+            alone = [counter.call(plan) for plan in step.plans]
+            whole = [sum_of(counter.call(plan, count) for plan, count in rows.items())]
         else:
             alone = [counter.call(step.plan, 1, tuple(row)) for image in step.kept.tolist() for row in image]
-            whole = [counter.call(step.plan, step.rows, tuple(kept)) for kept in step.kept.sum(1).tolist()]
+            whole = [counter.call(step.plan, len(step.plans), tuple(kept)) for kept in step.kept.sum(1).tolist()]
         # Every step weighs the same in the mean forward, however many sequences it ran.
         weight = 1 / len(alone)
         for macs in alone:
@@ -215,7 +244,7 @@ def sum_up(model: Denoiser, steps: Sequence[Step]) -> FlopsResult:
         spent = np.array([macs.total() for macs in whole]) / 1e9
         images = images + spent
         profile.append(
-            {"step": number, "timestep": step.plan.timestep, "gmacs": float(spent.mean()), "rows": step.rows}
+            {"step": number, "timestep": step.plan.timestep, "gmacs": float(spent.mean()), "rows": len(step.plans)}
         )
     return FlopsResult(
         params=sum(p.numel() for p in cast(torch.nn.Module, model).parameters()),

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from harness.measure.latency import check_finite, step_call
+from harness.measure.latency import Call, Weights, check_finite, step_call
 from harness.sample.generate import BoundCell
 from harness.store.records import Quantity
 from harness.suite.schema import KernelsOptions
@@ -66,21 +66,42 @@ class KernelsResult:
 
 def measure_kernels(cell: BoundCell, options: KernelsOptions) -> KernelsResult:
     """Profile ``options.steps`` denoiser calls after a warm-up."""
-    call, cycle = step_call(cell, options.batch)
-    cuda = cell.spec.device == "cuda"
-    calls = max(options.steps, cycle)
+    call, weights = step_call(cell, options.batch)
     check_finite(call(0))
-    for index in range(max(3, cycle)):
+    for index in range(max(3, len(weights))):
         call(index)
+    spent: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    wall_ms, calls = 0.0, 0
+    for indices, weight in _passes(weights, options.steps):
+        wall_ms += weight * _profiled(cell, call, indices, weight, spent)
+        calls += len(indices)
+    return _result(spent, wall_ms, calls, cell, options)
+
+
+def _passes(weights: Weights, calls: int) -> list[tuple[list[int], float]]:
+    """Which calls to profile together, and what share of the whole they stand for.
+
+    Kinds of step that weigh the same are profiled in one pass, the others in one each.
+    """
+    if len(set(weights)) == 1:
+        return [(list(range(max(calls, len(weights)))), 1.0)]
+    each = max(2, calls // len(weights))
+    return [([kind] * each, weight) for kind, weight in enumerate(weights)]
+
+
+def _profiled(
+    cell: BoundCell, call: Call, indices: list[int], weight: float, spent: dict[tuple[str, str], list[float]]
+) -> float:
+    """Profile these calls, add ``weight`` times their mean to ``spent``, and return milliseconds a call."""
+    cuda, calls = cell.spec.device == "cuda", len(indices)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     with _marked(cell.model.routers), profile(activities=activities) as profiler:
         _synchronise(cuda)
         begin = time.perf_counter()
-        for index in range(calls):
+        for index in indices:
             call(index)
         _synchronise(cuda)
         wall_ms = (time.perf_counter() - begin) * 1e3 / calls
-    spent: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
     for event in profiler.events():
         # on CUDA the device time of what an operator launched stands with the operator, whatever its name
         microseconds = event.self_device_time_total if cuda else event.self_cpu_time_total
@@ -92,9 +113,9 @@ def measure_kernels(cell: BoundCell, options: KernelsOptions) -> KernelsResult:
             label = "router"
         elif label == "gather" and _inside(event, "aten::embedding"):
             label = "copy"  # looking labels up is no gathering of tokens
-        spent[label, event.name][0] += microseconds / 1e3 / calls
-        spent[label, event.name][1] += 1 / calls
-    return _result(spent, wall_ms, calls, cell, options)
+        spent[label, event.name][0] += weight * microseconds / 1e3 / calls
+        spent[label, event.name][1] += weight / calls
+    return wall_ms
 
 
 @contextmanager

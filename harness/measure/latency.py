@@ -21,6 +21,7 @@ from harness.sample.seeds import SampleStreams
 from harness.stats.intervals import TimingSummary, summary
 from harness.suite.schema import LatencyOptions
 from methods.diffusion.guidance import GuidedDenoiser
+from methods.protocols import StepPlan
 
 INPUTS = 4
 MAX_STEPS_A_CYCLE = 16
@@ -28,6 +29,9 @@ SLOT_SECONDS = 0.02
 LAUNCH_BOUND_GAP = 0.2
 CUDA_WARM_UP_S = 3.0
 Call = Callable[[int], Any]
+Weights = tuple[float, ...]
+"""A cycle's calls: what share of the whole each stands for. They add up to 1."""
+WHOLE: Weights = (1.0,)
 
 
 @dataclass(frozen=True)
@@ -74,26 +78,33 @@ def timed(call: Call, index: int, device: str) -> Timing:
     return Timing((time.perf_counter() - begin) * 1e3, None)
 
 
-def step_call(cell: BoundCell, batch: int) -> tuple[Call, int]:
-    """One denoiser call a step, on rotating inputs, and how many calls make a cycle.
+def step_call(cell: BoundCell, batch: int) -> tuple[Call, Weights]:
+    """One denoiser call a step, on rotating inputs, and what share of the grid each call of a cycle stands for.
 
-    Where steps differ in their plan or guidance, calls go round evenly spread steps, so that a cycle's mean stands
-    for the whole grid. Where routers select tokens, each step gets the input that it has in a real sampling loop.
+    Where steps differ in their plan or guidance, a cycle has one of each kind, weighing as many steps as are like it;
+    with more than 16 kinds, and where routers select tokens, it has evenly spread steps that weigh the same. Where
+    routers select tokens, each step gets the input that it has in a real sampling loop.
     """
+    cell.tune(batch)
     streams = cell.streams(range(batch))
     denoiser = cell.denoiser(streams.labels)
-    kinds = {(plan.key, cell.rule.guides(plan.timestep)) for plan in denoiser.plans}
-    count = len(denoiser.plans)
-    routed = cell.model.selects_tokens
-    cycle = 1 if len(kinds) == 1 and not routed else min(count, MAX_STEPS_A_CYCLE)
-    steps = [k * count // cycle for k in range(cycle)]
+    count, routed = len(denoiser.plans), cell.model.selects_tokens
+    kinds: dict[tuple[StepPlan, bool], list[int]] = {}
+    for step, plan in enumerate(denoiser.plans):
+        kinds.setdefault((plan.key, cell.rule.guides(plan.timestep)), []).append(step)
+    if routed or len(kinds) > MAX_STEPS_A_CYCLE:
+        cycle = min(count, MAX_STEPS_A_CYCLE)
+        steps, weights = [k * count // cycle for k in range(cycle)], (1 / cycle,) * cycle
+    else:
+        steps = [alike[0] for alike in kinds.values()]
+        weights = tuple(len(alike) / count for alike in kinds.values())
     inputs = _trajectory(cell, denoiser, streams, steps) if routed else _inputs(cell, batch)
 
     def call(index: int) -> Tensor:
         with torch.inference_mode():
-            return denoiser(inputs[index % len(inputs)], steps[index % cycle])
+            return denoiser(inputs[index % len(inputs)], steps[index % len(steps)])
 
-    return call, cycle
+    return call, weights
 
 
 def check_finite(output: Tensor) -> None:
@@ -119,6 +130,7 @@ def sample_call(cell: BoundCell, batch: int) -> Call:
 
     Noise is drawn ahead: the clock sees the method, not the random numbers.
     """
+    cell.tune(batch)
     streams = cell.streams(range(batch))
     noises = [streams.noise() for _ in range(INPUTS)]
     dtype, drawn = DTYPES[cell.spec.dtype], iter(range(10**18))
@@ -160,25 +172,27 @@ def warm_up(call: Call, cycle: int, device: str, seconds: float) -> Series:
             return Series(first_ms=first, warmup_calls=len(times))
 
 
-def interleave(calls: Sequence[tuple[Call, int]], warm: Sequence[Series], device: str, options: LatencyOptions) -> None:
+def interleave(
+    calls: Sequence[tuple[Call, Weights]], warm: Sequence[Series], device: str, options: LatencyOptions
+) -> None:
     """Measure one workload, or two in rounds of A B B A, appending to the ``warm`` series.
 
     Every slot of a round lasts at least 20 ms and a whole cycle. Stops when each median's 95 % interval is within
     ± ``precision`` after the least number of rounds, or when the budget ends.
     """
     order = [0] if len(calls) == 1 else [0, 1, 1, 0]
-    begin, index = time.perf_counter(), 0
+    begin, indices = time.perf_counter(), [0] * len(calls)  # each begins its cycles anew: weights belong to places
     while True:
         timings: list[list[Timing]] = [[] for _ in calls]
         for which in order:
-            call, cycle = calls[which]
+            call, weights = calls[which]
             slot = 0.0
             while slot < SLOT_SECONDS * 1e3:
                 cycle_timings = []
-                for _ in range(cycle):
-                    cycle_timings.append(timed(call, index, device))
-                    index += 1
-                timings[which].append(_mean(cycle_timings))
+                for _ in weights:
+                    cycle_timings.append(timed(call, indices[which], device))
+                    indices[which] += 1
+                timings[which].append(_mean(cycle_timings, weights))
                 slot += sum(t.wall_ms for t in cycle_timings)
         for series, taken in zip(warm, timings, strict=True):
             series.rounds.append(taken)
@@ -213,9 +227,10 @@ def _trajectory(cell: BoundCell, denoiser: GuidedDenoiser, streams: SampleStream
     return [seen[step] for step in steps]
 
 
-def _mean(timings: Sequence[Timing]) -> Timing:
-    device = [t.device_ms for t in timings if t.device_ms is not None]
-    return Timing(sum(t.wall_ms for t in timings) / len(timings), sum(device) / len(timings) if device else None)
+def _mean(timings: Sequence[Timing], weights: Weights) -> Timing:
+    pairs = list(zip(timings, weights, strict=True))
+    device = [t.device_ms * weight for t, weight in pairs if t.device_ms is not None]
+    return Timing(sum(t.wall_ms * weight for t, weight in pairs), sum(device) if device else None)
 
 
 def _median(values: Sequence[float]) -> float:

@@ -41,13 +41,13 @@ def measure_memory(cell: BoundCell, options: MemoryOptions) -> MemoryResult:
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        for index in range(cycle):
+        for index in range(len(cycle)):
             call(index)
         torch.cuda.synchronize()
         activations = torch.cuda.max_memory_allocated() - before
     else:
         with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            for index in range(cycle):
+            for index in range(len(cycle)):
                 call(index)
         events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
         held, activations = 0, 0

@@ -58,10 +58,10 @@ def check_inputs(plan: Plan, missing: dict[str, list[PlannedMeasurement]]) -> No
         return
     from harness.sample.generate import checkpoint_problem
 
-    seen: set[tuple[str, str, str | None, str]] = set()
+    seen: set[tuple[object, ...]] = set()
     for cell in plan.cells:
         spec = cell.spec
-        key = (spec.method, repr(spec.config), spec.weights, spec.device)
+        key = (spec.method, repr(spec.config), spec.weights, spec.device, spec.steps, spec.guidance_scale, spec.measure)
         if spec.cell not in missing or key in seen:
             continue
         seen.add(key)

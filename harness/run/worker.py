@@ -16,7 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.store.records import CellSpec, Failure, FailureKind, Quantity
-from harness.suite.schema import FlopsOptions, KernelsOptions, LatencyOptions, MemoryOptions, QualityOptions
+from harness.suite.schema import (
+    AgreementOptions,
+    FlopsOptions,
+    KernelsOptions,
+    LatencyOptions,
+    MemoryOptions,
+    QualityOptions,
+)
 
 if TYPE_CHECKING:
     from harness.sample.generate import BoundCell
@@ -164,6 +171,13 @@ def _memory(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted
     return result.values, result.detail, None
 
 
+def _agreement(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
+    from harness.measure.agreement import measure_agreement
+
+    result = measure_agreement(cell.get(), AgreementOptions.model_validate(options))
+    return result.values, result.detail, None
+
+
 def _quality(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
     from harness.quality.evaluate import score
     from harness.sample.generate import generate_shards
@@ -181,6 +195,7 @@ MEASURES: dict[str, Callable[[dict[str, Any], LazyCell, Job, Counted], Measured]
     "latency": _latency,
     "memory": _memory,
     "kernels": _kernels,
+    "agreement": _agreement,
     "quality": _quality,
 }
 ORDER = tuple(MEASURES)

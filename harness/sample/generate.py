@@ -48,6 +48,14 @@ class BoundCell:
         plans = self.model.plan(self.sampler.timesteps)
         return GuidedDenoiser(self.model, labels, plans, self.rule, ledger)
 
+    def tune(self, images: int) -> dict[str, dict[str, float]]:
+        """Let the model choose by measurement how it runs ``images`` images: what it found, in milliseconds.
+
+        Not for samples that are scored: their last bits would depend on the clock.
+        """
+        plans = [plan for plan in self.model.plan(self.sampler.timesteps) if self.rule.guides(plan.timestep)]
+        return self.model.tune(plans, images, self.rule.weak == "conditional")
+
     def generate(self, indices: range, ledger: WorkLedger | None = None) -> tuple[Tensor, Tensor]:
         """Samples (n, C, H, W) float32 on the cell's device and labels (n,). The state is kept in float32."""
         streams = self.streams(indices)
@@ -65,12 +73,13 @@ class BoundCell:
 def bind_sampler(spec: CellSpec) -> tuple[Sampler, GuidanceRule]:
     """Sampler and guidance of a cell; needs no model."""
     sampler: Sampler = samplers()[spec.sampler].load()(spec.steps, SamplerOptions(**spec.sampler_options))
-    return sampler, GuidanceRule(spec.guidance_scale, spec.guidance_interval, spec.guidance_channels)
+    rule = GuidanceRule(spec.guidance_scale, spec.guidance_interval, spec.guidance_channels, spec.guidance_weak)
+    return sampler, rule
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a cell's inputs, and which field of the suite says it: config, weights or device."""
+    """What is wrong with a cell's inputs, and which field of the suite says it: config, weights, device, …"""
 
     field: str
     message: str
@@ -86,13 +95,35 @@ def checkpoint_problem(spec: CellSpec, path: Path | None) -> Problem | None:
         with torch.device("meta"):
             model = methods.build(spec.method, **spec.config)
     except (ConfigError, TypeError) as error:
-        return Problem("config", f"{spec.method}: {error}")
+        return Problem("config.schedule" if str(error).startswith("schedule") else "config", f"{spec.method}: {error}")
+    if (found := _schedule_problem(spec, cast(Denoiser, model))) is not None:
+        return found
     try:
         state = read_state(path) if path is not None else None
     except CheckpointError as error:
         return Problem("weights", str(error))
     problem = mismatch(model, state) if state is not None else None
     return Problem("weights", f"{path} does not fit {spec.method}: {problem}") if problem else None
+
+
+def _schedule_problem(spec: CellSpec, model: Denoiser) -> Problem | None:
+    """Whether patch sizes can be scheduled over the cell's steps as it says, and compared as it asks."""
+    if "agreement" in spec.measure and not model.patch_sizes:
+        return Problem("measure", f"agreement compares patch sizes, and {spec.method} has one")
+    if spec.config.get("schedule") is None:
+        return None
+    sampler, rule = bind_sampler(spec)
+    try:
+        plans = model.plan(sampler.timesteps)
+    except ConfigError as error:
+        return Problem("config.schedule", f"{spec.method}: {error}")
+    if any(plan.guide is not None for plan in plans) and not any(rule.guides(plan.timestep) for plan in plans):
+        return Problem(
+            "config.schedule",
+            f"{spec.method}: the schedule has a guidance branch and the sampling is not guided: give a guidance scale "
+            "other than 1, or one schedule for both ('130/130')",
+        )
+    return None
 
 
 def bind(spec: CellSpec, weights: Path | None) -> BoundCell:

@@ -70,6 +70,7 @@ class CellSpec(Frozen):
     guidance_scale: float = 1.0
     guidance_interval: tuple[int, int] | None = None
     guidance_channels: int | None = None
+    guidance_weak: Literal["conditional", "unconditional"] = "conditional"
     dataset: str | None = None
     device: str = "cpu"
     dtype: str = "float32"
@@ -94,7 +95,7 @@ class Record(Frozen):
     identity: str = Field(description="SHA-256, hex, of what was measured and how")
     suite: str
     spec: CellSpec
-    measurement: str = Field(description="'flops', 'latency', 'kernels', 'memory', 'quality'")
+    measurement: str = Field(description="'flops', 'latency', 'kernels', 'memory', 'agreement', 'quality'")
     options: dict[str, Any] = Field(default_factory=dict, description="the measurement's resolved options")
     status: Literal["ok", "failed"]
     values: dict[str, Quantity] = Field(default_factory=dict)

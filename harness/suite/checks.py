@@ -21,6 +21,7 @@ def check(settings: Settings, node: Node) -> None:
     _check_names(settings, node)
     _check_sampler(settings, node)
     _check_guidance(settings, node)
+    _check_agreement(settings, node)
     _check_quality(settings, node)
 
 
@@ -65,6 +66,14 @@ def _check_guidance(settings: Settings, node: Node) -> None:
         raise InputError(
             f"guidance.channels: {channels} is more than the {in_channels} channels of {settings.method}",
             _place(node, "guidance", "channels"),
+        )
+
+
+def _check_agreement(settings: Settings, node: Node) -> None:
+    if "agreement" in settings.measure and settings.weights is None:
+        raise InputError(
+            "agreement of random weights means nothing: give the cell weights, or take agreement out of measure",
+            _place(node, "measure", settings.measure.index("agreement")),
         )
 
 

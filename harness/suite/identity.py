@@ -9,6 +9,7 @@ cells and suites and titles never count, so renaming a cell reuses its records.
     latency          work, execution, options, fingerprint, and the baseline's work and execution, because the
                      two are timed in turns
     kernels, memory  work, execution, options, fingerprint
+    agreement        samples (their number is the shard's), options
     quality          samples, their number, metric protocol
     (samples)        work, guidance in full, sampler options, seed, dtype, mode, device, data set, shard size,
                      version of torch
@@ -28,7 +29,15 @@ from harness.store.records import CellSpec
 from harness.suite.schema import Measurement
 
 # Raise a number when the code of that measurement changes what it reports for the same input.
-VERSIONS: dict[str, int] = {"flops": 2, "latency": 2, "kernels": 2, "memory": 2, "quality": 1, "samples": 1}
+VERSIONS: dict[str, int] = {
+    "flops": 2,
+    "latency": 3,
+    "kernels": 3,
+    "memory": 2,
+    "agreement": 1,
+    "quality": 1,
+    "samples": 1,
+}
 
 Payload = dict[str, Any]
 
@@ -98,6 +107,8 @@ def measurement_identity(
         what = {"work": work(spec), "options": dict(options)}
         if spec.weights_sha256 is not None:
             what["samples"] = _samples(spec, options["samples"], str(fingerprint["torch"]))
+    elif measurement == "agreement":
+        what = {"samples": _samples(spec, options["samples"], str(fingerprint["torch"])), "options": dict(options)}
     elif measurement == "quality":
         if protocol is None:
             raise ValueError("the identity of a quality measurement needs the protocol's id")
@@ -139,6 +150,8 @@ def _guidance(spec: CellSpec, *, of_value: bool) -> Payload | None:
     if spec.guidance_scale == 1.0:
         return None
     guidance: Payload = {"interval": list(spec.guidance_interval) if spec.guidance_interval else None}
+    if spec.guidance_weak != "conditional":
+        guidance["weak"] = spec.guidance_weak
     if of_value:
         guidance |= {"scale": spec.guidance_scale, "channels": spec.guidance_channels}
     return guidance

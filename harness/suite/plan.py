@@ -151,6 +151,7 @@ def _spec(draft: Draft, threads: int, limit_s: float, device: str | None, digest
         guidance_scale=settings.guidance.scale,
         guidance_interval=settings.guidance.interval,
         guidance_channels=settings.guidance.channels,
+        guidance_weak=settings.guidance.weak,
         dataset=settings.dataset,
         device=device or settings.device,
         dtype=settings.dtype,

@@ -170,7 +170,7 @@ class _Reader:
             place = _mark(self._file, key_node.start_mark)
             if key_node.tag == _TAG + "merge":
                 raise InputError("merge keys ('<<') are not supported: use defaults or extends", place)
-            if key_node.tag != _TAG + "str" or not isinstance(key_node, yaml.ScalarNode):
+            if not isinstance(key_node, yaml.ScalarNode) or not _is_key(key_node):
                 shown = f" {key_node.value!r}" if isinstance(key_node, yaml.ScalarNode) else ""
                 raise InputError(f"the key{shown} is not text: put it in quotes", place)
             name = key_node.value
@@ -214,3 +214,10 @@ def _mark(file: Path, mark: yaml.Mark | None) -> Position:
 def _offset(file: Path, data: bytes, offset: int) -> Position:
     before = data[:offset]
     return Position(file, before.count(b"\n") + 1, offset - (before.rfind(b"\n") + 1) + 1)
+
+
+def _is_key(node: yaml.ScalarNode) -> bool:
+    """Text, or a whole number as it is said: patch sizes are keys too, and stay text here."""
+    return node.tag == _TAG + "str" or (
+        node.tag == _TAG + "int" and node.value == node.value.lstrip("+0") and node.value.isdigit()
+    )

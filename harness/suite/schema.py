@@ -6,13 +6,13 @@ cell, mappings deeply. A key set to null falls back to the built-in default, wha
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Measurement = Literal["flops", "latency", "kernels", "memory", "quality"]
+Measurement = Literal["flops", "latency", "kernels", "memory", "agreement", "quality"]
 Level = Literal["step", "sample"]
-MEASUREMENTS: tuple[Measurement, ...] = ("flops", "latency", "kernels", "memory", "quality")
+MEASUREMENTS: tuple[Measurement, ...] = get_args(Measurement)
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -42,6 +42,12 @@ class Guidance(Strict):
         default=None,
         ge=1,
         description="guide only the first channels (the reference samples with 3); null = all",
+    )
+
+    weak: Literal["conditional", "unconditional"] = Field(
+        default="conditional",
+        description="what guides where a schedule gives the guidance branch coarser patches: its prediction for the "
+        "class, at scale 1 + (s − 1) / 2.5, or for no class",
     )
 
     @field_validator("interval")
@@ -122,6 +128,12 @@ class MemoryOptions(Strict):
     batch: int = Field(default=8, ge=1)
 
 
+class AgreementOptions(Strict):
+    samples: int = Field(
+        default=64, ge=20, le=10_000, description="samples along whose making patch sizes are compared"
+    )
+
+
 class QualityOptions(Strict):
     protocol: str = "digits"
     samples: int = Field(default=1000, ge=20, le=1_000_000)
@@ -149,5 +161,6 @@ class Suite(Strict):
     latency: LatencyOptions = Field(default_factory=LatencyOptions)
     kernels: KernelsOptions = Field(default_factory=KernelsOptions)
     memory: MemoryOptions = Field(default_factory=MemoryOptions)
+    agreement: AgreementOptions = Field(default_factory=AgreementOptions)
     quality: QualityOptions = Field(default_factory=QualityOptions)
     limits: Limits = Field(default_factory=Limits)

@@ -5,6 +5,7 @@ Parameter names and shapes are those of the public checkpoints, so that they loa
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,11 @@ from methods.backbones.layers import (
     Attention,
     LabelEmbedder,
     Mlp,
+    Packing,
     PatchEmbed,
     TimestepEmbedder,
     modulate,
+    per_token,
     sincos_2d,
 )
 from methods.config import make_config
@@ -86,26 +89,33 @@ class DiTBlock(nn.Module):
         self.mlp = Mlp(width, int(width * config.mlp_ratio))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=1)
-        x = torch.addcmul(x, gate1.unsqueeze(1), self.attn(modulate(self.norm1(x), shift1, scale1)))
-        return torch.addcmul(x, gate2.unsqueeze(1), self.mlp(modulate(self.norm2(x), shift2, scale2)))
+    def forward(self, x: Tensor, c: Tensor, packing: Packing | None = None) -> Tensor:
+        """``packing``: the rows of x hold several sequences; c has a row for each of its conditions."""
+        vectors, mask = self.adaLN_modulation(c), None
+        if packing is not None:
+            vectors, mask = vectors[packing.condition], packing.mask
+        shift1, scale1, gate1, shift2, scale2, gate2 = vectors.chunk(6, dim=-1)
+        x = torch.addcmul(x, per_token(gate1), self.attn(modulate(self.norm1(x), shift1, scale1), mask))
+        return torch.addcmul(x, per_token(gate2), self.mlp(modulate(self.norm2(x), shift2, scale2)))
 
 
 class FinalLayer(nn.Module):
-    """x (B, N, C), condition c (B, C) -> (B, N, patch^2 * C_out)."""
+    """x (B, N, C), condition c (B, C) -> (B, N, out_features)."""
 
-    def __init__(self, config: DiTConfig) -> None:
+    def __init__(self, width: int, out_features: int) -> None:
         super().__init__()
-        width = config.hidden_size
         self.norm_final = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
-        self.linear = nn.Linear(width, config.patch_size**2 * config.out_channels)
+        self.linear = nn.Linear(width, out_features)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(c).chunk(2, dim=1)
-        out: Tensor = self.linear(modulate(self.norm_final(x), shift, scale))
+        out: Tensor = self.linear(self.modulated(x, c))
         return out
+
+    def modulated(self, x: Tensor, c: Tensor) -> Tensor:
+        """What the de-embedding reads: (B, N, C)."""
+        shift, scale = self.adaLN_modulation(c).chunk(2, dim=1)
+        return modulate(self.norm_final(x), shift, scale)
 
 
 class DiT(StaticWork, nn.Module):
@@ -114,18 +124,23 @@ class DiT(StaticWork, nn.Module):
     def __init__(self, config: DiTConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or DiTConfig()
-        self.x_embedder = PatchEmbed(config.patch_size, config.in_channels, config.hidden_size)
+        self.x_embedder = PatchEmbed(self.stored_size, config.in_channels, config.hidden_size)
         self.t_embedder = TimestepEmbedder(config.hidden_size)
         self.y_embedder = LabelEmbedder(config.num_classes, config.hidden_size)
         self.pos_embed = nn.Parameter(torch.empty(1, config.tokens, config.hidden_size), requires_grad=False)
         self.blocks = nn.ModuleList(self.make_block(config) for _ in range(config.depth))
-        self.final_layer = FinalLayer(config)
+        self.final_layer = FinalLayer(config.hidden_size, self.stored_size**2 * config.out_channels)
         if not self.pos_embed.is_meta:
             self.initialize()
 
     def make_block(self, config: DiTConfig) -> DiTBlock:
         """One transformer block; dynamic methods put their own kind here."""
         return DiTBlock(config)
+
+    @property
+    def stored_size(self) -> int:
+        """Patch size of the stored (de-)embedding."""
+        return self.config.patch_size
 
     @property
     def in_channels(self) -> int:
@@ -161,8 +176,8 @@ class DiT(StaticWork, nn.Module):
 
         self.apply(linear)
         with torch.no_grad():
-            grid = self.config.input_size // self.config.patch_size
-            self.pos_embed.copy_(sincos_2d(grid, self.config.hidden_size)[None])
+            places = torch.arange(self.config.input_size // self.config.patch_size)
+            self.pos_embed.copy_(sincos_2d(places, self.config.hidden_size)[None])
         # the patch embedding is a linear map of the flattened patch and starts like one
         nn.init.xavier_uniform_(self.x_embedder.proj.weight.view(self.config.hidden_size, -1))
         assert self.x_embedder.proj.bias is not None
@@ -192,7 +207,12 @@ class DiT(StaticWork, nn.Module):
 
     def embed(self, x: Tensor, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs of the first block: tokens (B, N, C) with their positions, and the condition (B, C)."""
-        return self.x_embedder(x) + self.pos_embed, self.t_embedder(t) + self.y_embedder(y)
+        return self.x_embedder(x) + self.pos_embed, self.condition(t, y)
+
+    def condition(self, t: Tensor, y: Tensor) -> Tensor:
+        """What modulates every block: (B, C)."""
+        c: Tensor = self.t_embedder(t) + self.y_embedder(y)
+        return c
 
     def head(self, tokens: Tensor, c: Tensor) -> Tensor:
         """Output of the last block (B, N, C) and condition (B, C) -> (B, C_out, S, S)."""
@@ -200,8 +220,8 @@ class DiT(StaticWork, nn.Module):
 
     def unpatchify(self, tokens: Tensor) -> Tensor:
         """(B, N, p*p*C_out), ordered row of patch, column of patch, channel -> (B, C_out, S, S). Moves data only."""
-        p, channels = self.config.patch_size, self.config.out_channels
-        grid = self.config.input_size // p
+        grid, channels = math.isqrt(tokens.shape[1]), self.config.out_channels
+        p = self.config.input_size // grid
         image = tokens.view(-1, grid, grid, p, p, channels).permute(0, 5, 1, 3, 2, 4)
         return image.reshape(-1, channels, grid * p, grid * p)
 
@@ -216,15 +236,21 @@ class DiT(StaticWork, nn.Module):
         """Embeddings and final layer of one call with ``rows`` sequences."""
         config = self.config
         width, side, n = config.hidden_size, config.input_size, config.tokens
+        return [
+            *self.work_of_condition(rows),
+            WorkUnit("patch-embed", 1, self.x_embedder, lambda: (self.random(rows, config.in_channels, side, side),)),
+            WorkUnit("final", 1, self.final_layer, lambda: (self.random(rows, n, width), self.random(rows, width))),
+        ]
+
+    def work_of_condition(self, rows: int) -> list[WorkUnit]:
+        """Embedding of timesteps and labels of ``rows`` sequences."""
 
         def zeros() -> Tensor:
             return torch.zeros(rows, dtype=torch.long)
 
         return [
-            WorkUnit("patch-embed", 1, self.x_embedder, lambda: (self.random(rows, config.in_channels, side, side),)),
             WorkUnit("time-embed", 1, self.t_embedder, lambda: (zeros(),)),
             WorkUnit("label-embed", 1, self.y_embedder, lambda: (zeros(),)),
-            WorkUnit("final", 1, self.final_layer, lambda: (self.random(rows, n, width), self.random(rows, width))),
         ]
 
     def random(self, *shape: int) -> Tensor:

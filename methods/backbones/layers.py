@@ -6,15 +6,33 @@ Shapes: B batch, N tokens, C width, H heads.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+@dataclass(frozen=True, eq=False)
+class Packing:
+    """Rows that hold tokens of several sequences, which must not see each other.
+
+    condition  which condition a token has: (B,) where a row has one, else (B, N); indices
+    mask       which keys a query sees: (B or 1, 1, N, N) bool
+    """
+
+    condition: Tensor
+    mask: Tensor
+
+
+def per_token(vector: Tensor) -> Tensor:
+    """(B, C), one for all tokens of a row, -> (B, 1, C); (B, N, C) as it is."""
+    return vector.unsqueeze(1) if vector.ndim == 2 else vector
+
+
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """x * (1 + scale) + shift, with x (B, N, C) and shift, scale (B, C)."""
-    return torch.addcmul(shift.unsqueeze(1), x, 1 + scale.unsqueeze(1))
+    """x * (1 + scale) + shift, with x (B, N, C) and shift, scale (B, C) or (B, N, C)."""
+    return torch.addcmul(per_token(shift), x, 1 + per_token(scale))
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
@@ -32,12 +50,13 @@ def sincos_1d(positions: Tensor, dim: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def sincos_2d(grid: int, dim: int) -> Tensor:
-    """Fixed position embedding of a grid x grid image, row-major: (grid^2, dim), float32.
+def sincos_2d(places: Tensor, dim: int) -> Tensor:
+    """Fixed position embedding of a square grid with these coordinates (grid,) on both axes, row-major: (grid^2, dim),
+    float32.
 
     The first half of the width encodes the column, the second half the row, as in the public checkpoints.
     """
-    axis = torch.arange(grid, dtype=torch.float64)
+    axis = places.double()
     rows, columns = torch.meshgrid(axis, axis, indexing="ij")
     return torch.cat([sincos_1d(columns.flatten(), dim // 2), sincos_1d(rows.flatten(), dim // 2)], 1).float()
 
@@ -92,15 +111,18 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
         self.proj = nn.Linear(hidden_size, hidden_size)
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.proj(mix_heads(self.qkv(x), self.num_heads).flatten(2))
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        out: Tensor = self.proj(mix_heads(self.qkv(x), self.num_heads, mask).flatten(2))
         return out
 
 
-def mix_heads(qkv: Tensor, heads: int) -> Tensor:
-    """Softmax attention within each head: joint projections (B, N, 3·heads·d) -> (B, N, heads, d)."""
+def mix_heads(qkv: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    """Softmax attention within each head: joint projections (B, N, 3·heads·d) -> (B, N, heads, d).
+
+    ``mask`` (B or 1, 1, N, N) bool: which keys a query sees; None: all.
+    """
     query, key, value = qkv.view(*qkv.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)
 
 
 def gelu(x: Tensor) -> Tensor:

@@ -18,14 +18,18 @@ class DDPM(Sampler):
     ) -> Tensor:
         x, schedule = z, self.schedule
         for step in range(schedule.steps):
-            index = schedule.steps - 1 - step
-            eps, variance = split_output(denoise(x, step), z.shape[1])
-            x0 = self.clean(x, eps, index)
-            mean = float(schedule.posterior_mean_coef1[index]) * x0 + float(schedule.posterior_mean_coef2[index]) * x
-            x = mean if index == 0 else mean + self._deviation(variance, index) * noise()
+            x = self.step(denoise(x, step), x, schedule.steps - 1 - step, noise)
             if on_step is not None:
                 on_step(step, x)
         return x
+
+    def step(self, output: Tensor, x: Tensor, index: int, noise: Noise) -> Tensor:
+        """From x at schedule index ``index`` to one index cleaner, by the model's output (B, C or 2C, H, W)."""
+        schedule = self.schedule
+        eps, variance = split_output(output, x.shape[1])
+        x0 = self.clean(x, eps, index)
+        mean = float(schedule.posterior_mean_coef1[index]) * x0 + float(schedule.posterior_mean_coef2[index]) * x
+        return mean if index == 0 else mean + self._deviation(variance, index) * noise()
 
     def _deviation(self, variance: Tensor | None, index: int) -> Tensor | float:
         """Standard deviation: interpolated in log space where the model predicts it, else the posterior's."""

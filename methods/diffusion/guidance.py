@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
-from methods.protocols import Denoiser, StepPlan, WorkLedger
+from methods.protocols import Denoiser, Flexible, StepPlan, WorkLedger
 
 
 @dataclass(frozen=True)
@@ -18,16 +19,24 @@ class GuidanceRule:
     scale     1 leaves the conditional prediction and runs one forward a step instead of two
     interval  guide only where low <= timestep <= high (Kynkäänniemi et al. 2024); None = everywhere
     channels  guide only this many leading channels; the public DiT sampler uses 3 of its 4 (None = all predicted)
+    weak      what the guidance branch predicts where its patches are coarser: the class itself, at the scale
+              ``weak_scale`` (arXiv 2502.20126), or no class, at ``scale``
     """
 
     scale: float = 1.0
     interval: tuple[float, float] | None = None
     channels: int | None = None
+    weak: Literal["conditional", "unconditional"] = "conditional"
 
     def guides(self, timestep: float) -> bool:
         """Whether a step at ``timestep`` runs the second, unconditional forward."""
         inside = self.interval is None or self.interval[0] <= timestep <= self.interval[1]
         return self.scale != 1.0 and inside
+
+
+def weak_scale(scale: float) -> float:
+    """The scale for guidance by a weak conditional prediction that stands for ``scale``: (1 − s) / (1 − s₂) = 2.5."""
+    return 1 + (scale - 1) / 2.5
 
 
 def combine(cond: Tensor, uncond: Tensor, scale: float, channels: int) -> Tensor:
@@ -39,7 +48,8 @@ def combine(cond: Tensor, uncond: Tensor, scale: float, channels: int) -> Tensor
 class GuidedDenoiser:
     """A denoiser for one batch of labels: ``denoise(x, step)`` -> model output (B, C_out, H, W).
 
-    Conditional and unconditional rows run as one call of 2B rows where the step guides, else B rows run.
+    Conditional and unconditional rows run as one call of 2B rows where the step guides, else B rows run. Where the plan
+    gives the guidance branch another patch size, the model runs the pair as it finds best.
     """
 
     def __init__(
@@ -51,15 +61,24 @@ class GuidedDenoiser:
         ledger: WorkLedger | None = None,
     ) -> None:
         self.model, self.labels, self.plans, self.rule, self.ledger = model, labels, plans, rule, ledger
-        self._both = torch.cat([labels, torch.full_like(labels, model.num_classes)])
+        self._none = torch.full_like(labels, model.num_classes)
+        self._both = torch.cat([labels, self._none])
 
     def __call__(self, x: Tensor, step: int) -> Tensor:
         plan = self.plans[step]
         if not self.rule.guides(plan.timestep):
-            return self._run(x, self.labels, plan)
-        cond, uncond = self._run(torch.cat([x, x]), self._both, plan).chunk(2)
+            return self._run(x, self.labels, plan.branches[0])
+        scale = self.rule.scale
+        if plan.guide is None:
+            cond, other = self._run(torch.cat([x, x]), self._both, plan).chunk(2)
+        else:
+            t = torch.full((x.shape[0],), plan.timestep, device=x.device)
+            by_class = self.rule.weak == "conditional"
+            labels = self.labels if by_class else self._none
+            cond, other = cast(Flexible, self.model).pair(x, t, self.labels, labels, plan, self.ledger)
+            scale = weak_scale(scale) if by_class else scale
         channels = self.rule.channels or self.model.in_channels
-        return combine(cond, uncond, self.rule.scale, min(channels, self.model.in_channels))
+        return combine(cond, other, scale, min(channels, self.model.in_channels))
 
     def _run(self, x: Tensor, labels: Tensor, plan: StepPlan) -> Tensor:
         t = torch.full((x.shape[0],), plan.timestep, device=x.device)

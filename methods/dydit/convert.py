@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -10,9 +9,9 @@ from torch import Tensor, nn
 
 from methods.backbones.dit import DiT
 from methods.config import make_config
+from methods.conversion import shape_of
 from methods.dydit.config import DyDiTConfig
 from methods.dydit.model import DyDiT
-from methods.errors import ConfigError
 
 
 @torch.no_grad()
@@ -48,15 +47,10 @@ def dydit_from(static: nn.Module, *, rank: bool = True, **config: Any) -> DyDiT:
 
     ``config`` holds fields of DyDiTConfig; those of its shape must be the model's. Raises ConfigError.
     """
-    if not isinstance(static, DiT) or isinstance(static, DyDiT):
-        raise ConfigError(f"a DyDiT is made from a static DiT, not from {type(static).__name__}")
-    shape = asdict(static.config)
-    for name, value in config.items():
-        if name in shape and shape[name] != value:
-            raise ConfigError(f"{name} is {shape[name]} in the model and {value} in what it shall become")
-    model = DyDiT(make_config(DyDiTConfig, {**config, **shape})).to(static.pos_embed)
+    base, merged = shape_of(static, "DyDiT", config)
+    model = DyDiT(make_config(DyDiTConfig, merged)).to(base.pos_embed)
     state: dict[str, Tensor] = dict(model.state_dict())
-    model.load_state_dict({**state, **static.state_dict()})
+    model.load_state_dict({**state, **base.state_dict()})
     if rank:
         rank_by_magnitude(model)
     return model

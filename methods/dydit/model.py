@@ -20,9 +20,10 @@ from methods.dydit.block import DynamicBlock, Masks
 from methods.dydit.config import DyDiTConfig
 from methods.dydit.routers import TokenRouter, WidthRouter
 from methods.dydit.tokens import imposed_mask
-from methods.dydit.width import AttentionSlice, Indices, MlpSlice, PreparedWeights, slice_attention, slice_mlp
+from methods.dydit.width import AttentionSlice, Indices, MlpSlice, slice_attention, slice_mlp
 from methods.dydit.work import Planner, work_units
 from methods.errors import ConfigError
+from methods.prepared import PreparedWeights
 from methods.protocols import StepPlan, WorkLedger, WorkUnit
 
 
@@ -119,7 +120,7 @@ class DyDiT(DiT):
             (block.mlp.fc1.weight, block.mlp.fc1.bias, block.mlp.fc2.weight, block.mlp.fc2.bias),
             lambda: slice_mlp(block.mlp, groups, block.parts),
         )
-        return cast(AttentionSlice, attention), cast(MlpSlice, mlp)
+        return attention, mlp
 
     # Planning
 

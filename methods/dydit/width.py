@@ -1,9 +1,7 @@
-"""TDW at inference: weights of the active heads and channel groups, sliced once and kept while memory allows."""
+"""TDW at inference: weights of the active heads and channel groups, sliced. ``methods.prepared`` keeps them."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -74,48 +72,3 @@ def slice_mlp(mlp: Mlp, groups: Indices, total: int) -> MlpSlice:
         fc2.weight.view(width, total, -1).index_select(1, chosen).flatten(1),
         fc2.bias,
     )
-
-
-Slice = AttentionSlice | MlpSlice
-Key = tuple[int, str, Indices]
-"""(layer, 'attention' or 'mlp', indices of the active parts)."""
-
-
-class PreparedWeights:
-    """Slices by (layer, kind, indices), least recently used dropped first, never more than ``limit`` bytes.
-
-    Plans that agree in a layer share its slices. Slices that are the weights themselves take no room. A slice is
-    made anew when the weights were written to in between.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.bytes = limit, 0
-        self._kept: OrderedDict[Key, tuple[tuple[tuple[Tensor, int], ...], Slice, int]] = OrderedDict()
-
-    def get(self, key: Key, sources: tuple[Tensor, ...], make: Callable[[], Slice]) -> Slice:
-        """The slice of ``key``; ``sources`` are the weights that ``make`` reads."""
-        versions = tuple((tensor, 0 if tensor.is_inference() else tensor._version) for tensor in sources)
-        if (found := self._kept.get(key)) is not None:
-            if all(a is b and v == w for (a, v), (b, w) in zip(found[0], versions, strict=True)):
-                self._kept.move_to_end(key)
-                return found[1]
-            self._drop(key)
-        # ordinary tensors even when the first call is an inference-mode one: later calls may differentiate
-        with torch.inference_mode(False), torch.no_grad():
-            made = make()
-        own = {tensor.data_ptr() for tensor in sources}
-        tensors = [value for value in vars(made).values() if isinstance(value, Tensor)]
-        size = sum(t.numel() * t.element_size() for t in tensors if t.data_ptr() not in own)
-        if size <= self.limit:
-            while self.bytes + size > self.limit:
-                self._drop(next(iter(self._kept)))
-            self._kept[key] = (versions, made, size)
-            self.bytes += size
-        return made
-
-    def clear(self) -> None:
-        self._kept.clear()
-        self.bytes = 0
-
-    def _drop(self, key: Key) -> None:
-        self.bytes -= self._kept.pop(key)[2]

@@ -45,8 +45,8 @@ def denoising(data: Data, recipe: Recipe, device: str = "cpu") -> LossOf:
     hybrid = HybridLoss(noise_schedule(), device)
 
     def loss(model: nn.Module, generator: torch.Generator, step: int) -> Tensor:
-        batch = _batch(data, recipe, hybrid, generator, device)
-        labels = _dropped(batch.y, cast(Denoiser, model).num_classes, recipe, generator)
+        batch = draw_batch(data, recipe, hybrid, generator, device)
+        labels = drop_labels(batch.y, cast(Denoiser, model).num_classes, recipe, generator)
         output = model(batch.x_t, batch.t, labels)
         return hybrid(output, batch.x0, batch.x_t, batch.t, batch.noise).total.mean()
 
@@ -63,10 +63,10 @@ def dynamic_denoising(data: Data, recipe: Recipe, device: str = "cpu") -> LossOf
 
     def loss(model: nn.Module, generator: torch.Generator, step: int) -> Tensor:
         dydit = cast(DyDiT, model)
-        batch = _batch(data, recipe, hybrid, generator, device)
+        batch = draw_batch(data, recipe, hybrid, generator, device)
 
         def denoise(complete: bool) -> tuple[Tensor, MaskedOutput]:
-            labels = _dropped(batch.y, dydit.num_classes, recipe, generator)
+            labels = drop_labels(batch.y, dydit.num_classes, recipe, generator)
             answer = dydit.masked(batch.x_t, batch.t, labels, complete=complete, generator=generator)
             return hybrid(answer.out, batch.x0, batch.x_t, batch.t, batch.noise).total.mean(), answer
 
@@ -79,7 +79,7 @@ def dynamic_denoising(data: Data, recipe: Recipe, device: str = "cpu") -> LossOf
     return loss
 
 
-def _batch(data: Data, recipe: Recipe, hybrid: HybridLoss, generator: torch.Generator, device: str) -> Batch:
+def draw_batch(data: Data, recipe: Recipe, hybrid: HybridLoss, generator: torch.Generator, device: str) -> Batch:
     """All random numbers are drawn on the CPU, so that a device changes no choice."""
     rows = torch.randint(len(data), (recipe.batch,), generator=generator)
     x0, y = (each.to(device) for each in data.batch(rows))
@@ -92,7 +92,7 @@ def _batch(data: Data, recipe: Recipe, hybrid: HybridLoss, generator: torch.Gene
     return Batch(x0, hybrid.noised(x0, t, noise), noise, t, y)
 
 
-def _dropped(y: Tensor, no_class: int, recipe: Recipe, generator: torch.Generator) -> Tensor:
+def drop_labels(y: Tensor, no_class: int, recipe: Recipe, generator: torch.Generator) -> Tensor:
     """Labels with the recipe's share of them replaced by ``no_class``."""
     dropped = (torch.rand(len(y), generator=generator) < recipe.label_dropout).to(y.device)
     return torch.where(dropped, no_class, y)

@@ -37,6 +37,30 @@ class DynamicRecipe(Strict):
     rank: bool = Field(default=True, description="order heads and channels by magnitude before training")
 
 
+class MatchingRecipe(Strict):
+    """Distribution matching (arXiv 2502.20126, section 3.1): weak, then powerful steps from one noise level to a
+    cleaner one shall end where noised data lie. The paper leaves kernel, weight, lengths and share of steps open."""
+
+    weight: float = Field(default=0.1, gt=0, description="of the squared maximum mean discrepancy")
+    every: int = Field(default=4, ge=1, description="it is added in every so-manieth step")
+    grid: int = Field(default=250, ge=2, le=1000, description="steps of the sampling grid that the chain is taken from")
+    weak_steps: int = Field(default=2, ge=1, description="first steps of a chain, at a new size")
+    powerful_steps: int = Field(default=1, ge=0, description="its last steps, at the pre-trained size")
+    batch: int = Field(default=64, ge=2, description="chains, and noised images to compare with")
+
+
+class FlexibleRecipe(Strict):
+    """Training at many patch sizes: all weights with the denoising loss, or adapters towards the frozen base."""
+
+    probabilities: dict[int, float] = Field(
+        default={2: 0.5, 4: 0.5}, description="patch size -> how often a batch has it; need not add up to 1"
+    )
+    objective: Literal["denoising", "distillation"] = Field(
+        default="denoising", description="distillation: the pre-trained size's prediction is the target (LoRA)"
+    )
+    matching: MatchingRecipe | None = Field(default=None, description="adds the distribution-matching term")
+
+
 class Recipe(Strict):
     """One training run of a denoiser or of the digit classifier."""
 
@@ -47,6 +71,7 @@ class Recipe(Strict):
     config: dict[str, Any] = Field(default_factory=dict)
     base: str | None = Field(default=None, description="static weights to start from: 'zoo:NAME' or a path")
     dynamic: DynamicRecipe | None = Field(default=None, description="trains a dynamic method")
+    flexible: FlexibleRecipe | None = Field(default=None, description="trains a method of many patch sizes")
     dataset: str = "digits"
     data: str | None = Field(default=None, description="folder of a data set that lies on disk")
     steps: int = Field(ge=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
@@ -13,11 +14,13 @@ import methods
 from methods.backbones.dit import DiTConfig
 from methods.dydit.model import DyDiT
 from methods.errors import ConfigError
+from methods.flexidit.model import FlexiDiT
 from methods.registry import datasets
 from methods.training.data.digits import Digits
 from methods.training.digit_classifier import DigitClassifier
-from methods.training.loop import train
-from methods.training.objectives import classification, denoising, dynamic_denoising
+from methods.training.flexible import check_sizes, flexible_denoising
+from methods.training.loop import LossOf, train
+from methods.training.objectives import Data, classification, denoising, dynamic_denoising
 from methods.training.recipe import Recipe
 from methods.weights import save_state
 
@@ -50,8 +53,7 @@ def run_recipe(
         figures: dict[str, Any] = {"held_out_accuracy": correct, "held_out_images": len(test.labels)}
     else:
         model = _denoiser(recipe, base).to(device)
-        objective = dynamic_denoising if recipe.dynamic is not None else denoising
-        trained = train(model, objective(data, recipe, device), recipe, folder, progress)
+        trained = train(model, _objective(recipe)(data, recipe, device), recipe, folder, progress)
         figures = {}
     figures |= {
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -64,20 +66,39 @@ def run_recipe(
     return TrainingResult(path, save_state(path, state, {"recipe": recipe.model_dump()}), figures)
 
 
+def _objective(recipe: Recipe) -> Callable[[Data, Recipe, str], LossOf]:
+    if recipe.dynamic is not None:
+        return dynamic_denoising
+    return flexible_denoising if recipe.flexible is not None else denoising
+
+
 def _denoiser(recipe: Recipe, base: Path | None) -> nn.Module:
     """The recipe's model, with the weights of its base where it has one."""
     if recipe.base is not None and base is None:
         raise ConfigError(f"base: {recipe.base} was not given")
     model = methods.build(recipe.method, **recipe.config)
-    if recipe.dynamic is None:
-        if isinstance(model, DyDiT):
-            raise ConfigError(f"{recipe.method} needs a section 'dynamic' with the target of its routers")
+    _check_sections(recipe, model)
+    if recipe.dynamic is None and recipe.flexible is None:
         return model if base is None else methods.load_weights(model, base)
-    if not isinstance(model, DyDiT):
-        raise ConfigError(f"dynamic: {recipe.method} has no routers to train")
     if base is not None:
         shape = {field.name: getattr(model.config, field.name) for field in fields(DiTConfig)}
         static = methods.load_weights(methods.build("dit", **shape), base)
-        model = cast(DyDiT, methods.convert(static, recipe.method, rank=recipe.dynamic.rank, **recipe.config))
-    model.open_routers(recipe.dynamic.router_bias)
+        options = {"rank": recipe.dynamic.rank} if recipe.dynamic is not None else {}
+        model = methods.convert(static, recipe.method, **options, **recipe.config)
+    if recipe.dynamic is not None:
+        cast(DyDiT, model).open_routers(recipe.dynamic.router_bias)
     return model
+
+
+def _check_sections(recipe: Recipe, model: nn.Module) -> None:
+    """Raise ConfigError where the recipe's sections are not what its method trains with."""
+    if recipe.dynamic is None and isinstance(model, DyDiT):
+        raise ConfigError(f"{recipe.method} needs a section 'dynamic' with the target of its routers")
+    if recipe.dynamic is not None and not isinstance(model, DyDiT):
+        raise ConfigError(f"dynamic: {recipe.method} has no routers to train")
+    if recipe.flexible is None and isinstance(model, FlexiDiT):
+        raise ConfigError(f"{recipe.method} needs a section 'flexible' with its patch sizes")
+    if recipe.flexible is not None:
+        if not isinstance(model, FlexiDiT):
+            raise ConfigError(f"flexible: {recipe.method} has one patch size")
+        check_sizes(recipe.flexible, model)

@@ -1,0 +1,76 @@
+"""How far the coarser patch sizes of a flexible model are from its pre-trained one, step by step.
+
+Every size predicts the noise in the same x_t, those of the cell's own sampling loop, for the same classes and without
+guidance. The difference is the mean over elements of |ε_size − ε_pre-trained|, where ε has unit variance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.sample.generate import DTYPES, BoundCell
+from harness.stats.intervals import mean_interval
+from harness.store.records import Quantity
+from harness.suite.schema import AgreementOptions
+from methods.diffusion.sampler import split_output
+
+
+@dataclass(frozen=True)
+class AgreementResult:
+    """values: difference, the mean over steps and sizes; detail: by size and step."""
+
+    values: dict[str, Quantity]
+    detail: dict[str, Any]
+
+
+def measure_agreement(cell: BoundCell, options: AgreementOptions) -> AgreementResult:
+    """Sample ``options.samples`` images and compare all sizes at every step."""
+    full, *others = cell.model.patch_sizes
+    streams = cell.streams(range(options.samples))
+    denoiser = cell.denoiser(streams.labels)
+    dtype = DTYPES[cell.spec.dtype]
+    found: dict[int, list[Tensor]] = {size: [] for size in others}
+
+    def denoise(x: Tensor, step: int) -> Tensor:
+        plan = denoiser.plans[step]
+        t = torch.full((x.shape[0],), plan.timestep, device=x.device)
+
+        def noise(size: int) -> Tensor:
+            at = replace(plan, patch=size, guide=None)
+            return split_output(cell.model(x.to(dtype), t, streams.labels, plan=at), x.shape[1])[0].float()
+
+        reference = noise(full)
+        for size in others:
+            found[size].append((noise(size) - reference).abs().flatten(1).mean(1).cpu())
+        return denoiser(x.to(dtype), step).float()
+
+    with torch.inference_mode():
+        cell.sampler.sample(denoise, streams.noise(), streams.noise)
+    differences = {size: torch.stack(steps) for size, steps in found.items()}  # (steps, samples)
+    overall = mean_interval(torch.stack(list(differences.values())).mean((0, 1)).tolist())
+    return AgreementResult(
+        {
+            "difference": Quantity(
+                value=overall.value, unit="1", low=overall.low, high=overall.high, interval=overall.method
+            )
+        },
+        {
+            "timesteps": list(cell.sampler.timesteps),
+            "powerful": full,
+            "samples": options.samples,
+            "sizes": {str(size): _by_step(each) for size, each in differences.items()},
+        },
+    )
+
+
+def _by_step(differences: Tensor) -> dict[str, list[float | None]]:
+    estimates = [mean_interval(step) for step in differences.tolist()]
+    return {
+        "mean": [estimate.value for estimate in estimates],
+        "low": [estimate.low for estimate in estimates],
+        "high": [estimate.high for estimate in estimates],
+    }

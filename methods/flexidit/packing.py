@@ -1,0 +1,164 @@
+"""Two branches of unequal length in one guided step: four ways to run them, equal in output (arXiv 2502.20126, C.4).
+
+separate  two calls, one a length: the fewest operations
+padded    one call of 2B rows as long as a fine sequence; coarse ones are padded
+joined    one call of B rows, each a fine and a coarse sequence behind each other
+packed    one call of rows as long as a fine sequence; an additional row holds as many coarse ones as fit
+
+The last three mask attention between sequences, so that they execute more than they use; what they save is calls.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from statistics import median
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from methods.backbones.layers import Packing
+from methods.errors import ConfigError
+from methods.protocols import StepPlan, WorkLedger
+
+if TYPE_CHECKING:
+    from methods.flexidit.model import FlexiDiT
+
+LAYOUTS = ("separate", "padded", "joined", "packed")
+REPEATS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Arrangement:
+    """Where the tokens of B fine and B coarse sequences lie. Places index the flat list of all tokens, fine ones
+    first, with one empty token at its end.
+
+    places    (rows, length): which token; sequence: (rows, length): whose, 0..2B−1, or 2B where empty
+    fine      (B, N) and coarse (B, n): flat places in the rows
+    """
+
+    places: Tensor
+    fine: Tensor
+    coarse: Tensor
+    packing: Packing
+
+
+@lru_cache(maxsize=32)
+def arrange(layout: str, images: int, long: int, short: int, same_class: bool, device: str) -> Arrangement:
+    """``images`` pairs of sequences of ``long`` and ``short`` tokens in a layout other than 'separate'.
+
+    With ``same_class`` both branches of an image have one condition, else 2B conditions: fine ones first.
+    """
+    empty = images * (long + short)
+    first = torch.arange(images * long).view(images, long)
+    second = images * long + torch.arange(images * short).view(images, short)
+    if layout == "padded":
+        padding = torch.full((images, long - short), empty)
+        places = torch.cat([first, torch.cat([second, padding], 1)])
+    elif layout == "joined":
+        places = torch.cat([first, second], 1)
+    else:
+        fit = long // short
+        rows = -(-images // fit)
+        flat = torch.full((rows * long,), empty)
+        flat[: images * short] = second.flatten()  # ``fit`` sequences fill a row, for long is a multiple of short
+        places = torch.cat([first, flat.view(rows, long)])
+    owner = torch.cat(
+        [torch.arange(images).repeat_interleave(long), images + torch.arange(images).repeat_interleave(short)]
+    )
+    sequence = torch.cat([owner, torch.tensor([2 * images])])[places]
+    pattern = sequence[:1] if layout == "joined" else sequence
+    condition = sequence % images if same_class else sequence.clamp(max=2 * images - 1)
+    where = torch.empty(empty + 1, dtype=torch.long)
+    where[places.flatten()] = torch.arange(places.numel())
+    # a row with one condition has it once, not once a token; padding takes its row's
+    alone = ((condition == condition[:, :1]) | (sequence == 2 * images)).all()
+    to = torch.device(device)
+    return Arrangement(
+        places.to(to),
+        where[first].to(to),
+        where[second].to(to),
+        Packing(
+            (condition[:, 0] if alone else condition).to(to),
+            (pattern[:, None, :, None] == pattern[:, None, None, :]).to(to),
+        ),
+    )
+
+
+def run_pair(
+    model: FlexiDiT,
+    x: Tensor,
+    t: Tensor,
+    y: Tensor,
+    y_guide: Tensor,
+    plan: StepPlan,
+    layout: str,
+    ledger: WorkLedger | None = None,
+) -> tuple[Tensor, Tensor]:
+    """See ``Flexible.pair``. Raises ConfigError where sizes have weights of their own and must run by themselves."""
+    if layout == "separate":
+        first, second = plan.branches
+        return model(x, t, y, plan=first, ledger=ledger), model(x, t, y_guide, plan=second, ledger=ledger)
+    if model.config.recipe == "lora":
+        raise ConfigError(f"layout {layout} runs both sizes on the same weights, and LoRA gives each its own")
+    assert plan.patch is not None and plan.guide is not None
+    fine, coarse = model.tokens_of(x, plan.patch), model.tokens_of(x, plan.guide)
+    images, same_class = x.shape[0], y_guide is y
+    arrangement = arrange(layout, images, fine.shape[1], coarse.shape[1], same_class, str(x.device))
+    c = model.condition(t, y)
+    conditions = c if same_class else torch.cat([c, model.condition(t, y_guide)])
+    rows = join(fine, coarse, arrangement)
+    model.switch.active = None
+    for block in model.blocks:
+        rows = block(rows, conditions, arrangement.packing)
+    if ledger is not None:
+        ledger.record(replace(plan, layout=layout if same_class else f"{layout}, two classes"), rows=2 * images)
+    flat = rows.flatten(0, 1)
+    return (
+        model.head_at(flat[arrangement.fine], conditions[:images], plan.patch),
+        model.head_at(flat[arrangement.coarse], conditions[-images:], plan.guide),
+    )
+
+
+def join(fine: Tensor, coarse: Tensor, arrangement: Arrangement) -> Tensor:
+    """(B, N, C) and (B, n, C) -> (rows, length, C)."""
+    flat = torch.cat([fine.flatten(0, 1), coarse.flatten(0, 1), fine.new_zeros(1, fine.shape[2])])
+    return flat[arrangement.places]
+
+
+@torch.inference_mode()
+def choose_layouts(
+    model: FlexiDiT, plans: Sequence[StepPlan], images: int, same_class: bool
+) -> dict[str, dict[str, float]]:
+    """Time every layout for ``images`` images, in turns, unless ``model.layouts`` has it, and keep it there.
+
+    Returns median milliseconds: 'patch 2, guidance 4' -> layout -> ms.
+    """
+    found: dict[str, dict[str, float]] = {}
+    usable = LAYOUTS if model.config.recipe == "shared" else LAYOUTS[:1]
+    device = model.pos_embed.device
+    for plan in {each.key: each for each in plans if each.guide is not None}.values():
+        key, name = (plan.patch, plan.guide, images, same_class), f"patch {plan.patch}, guidance {plan.guide}"
+        if key in model.layouts:
+            found[name] = model.layouts[key]
+            continue
+        x = torch.randn(images, model.in_channels, model.input_size, model.input_size).to(model.pos_embed)
+        t, y = torch.full((images,), plan.timestep, device=device), torch.zeros(images, dtype=torch.long, device=device)
+        spent: dict[str, list[float]] = {layout: [] for layout in usable}
+        for repeat in range(REPEATS + 1):
+            for layout in usable:
+                begin = _now(device)
+                run_pair(model, x, t, y, y if same_class else y.clone(), plan, layout)
+                if repeat:  # the first is a warm-up
+                    spent[layout].append((_now(device) - begin) * 1e3)
+        model.layouts[key] = found[name] = {layout: median(values) for layout, values in spent.items()}
+    return found
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,112 @@
+"""What a call of a FlexiDiT executes, piece by piece, for counting: the same operators on the same shapes.
+
+Projecting kernels and merging updates happens once a size, not in calls: it is in no count, and ``prepare_ms`` has it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from methods.backbones.dit import FinalLayer
+from methods.backbones.layers import PatchEmbed
+from methods.flexidit.packing import arrange, join
+from methods.lora.lora import Switch
+from methods.protocols import StepPlan, WorkUnit
+
+if TYPE_CHECKING:
+    from methods.flexidit.model import FlexiDiT
+
+
+def work_units(model: FlexiDiT, plan: StepPlan, rows: int) -> list[WorkUnit]:
+    """See ``Denoiser.work``. A plan with a layout counts what that executed, for rows / 2 images."""
+    config = model.config
+    size = plan.patch or config.patch_size
+    if plan.layout is not None:
+        return _packed(model, plan, rows // 2)
+    if plan.guide is not None:
+        return [unit for branch in plan.branches for unit in work_units(model, branch, rows // 2)]
+    unmerged = config.recipe == "lora" and size != config.patch_size and not config.lora_merged
+    block = BlockWork(model.blocks[0], model.switch, str(size) if unmerged else None)
+    length, width = config.tokens_at(size), config.hidden_size
+    name = f"block tokens={length}" + (" with LoRA beside" if unmerged else "")
+    return [
+        *model.work_of_condition(rows),
+        *_ends(model, size, rows),
+        WorkUnit(name, config.depth, block, lambda: (model.random(rows, length, width), model.random(rows, width))),
+    ]
+
+
+def _ends(model: FlexiDiT, size: int, rows: int) -> list[WorkUnit]:
+    config = model.config
+    width, side, length = config.hidden_size, config.input_size, config.tokens_at(size)
+    with torch.device("meta"):
+        embed: nn.Module = PatchEmbed(size, config.in_channels, width)
+        if str(size) in model.size_norms:
+            embed = nn.Sequential(embed, nn.LayerNorm(width, eps=1e-6))
+        final = FinalLayer(width, size**2 * config.out_channels)
+    dtype = model.pos_embed.dtype
+    return [
+        WorkUnit(
+            f"patch-embed size={size}",
+            1,
+            embed.to(dtype),
+            lambda: (model.random(rows, config.in_channels, side, side),),
+        ),
+        WorkUnit(
+            f"final size={size}",
+            1,
+            final.to(dtype),
+            lambda: (model.random(rows, length, width), model.random(rows, width)),
+        ),
+    ]
+
+
+def _packed(model: FlexiDiT, plan: StepPlan, images: int) -> list[WorkUnit]:
+    assert plan.layout is not None and plan.patch is not None and plan.guide is not None
+    layout, _, classes = plan.layout.partition(", ")
+    config, conditions = model.config, images if not classes else 2 * images
+    long, short, width = config.tokens_at(plan.patch), config.tokens_at(plan.guide), config.hidden_size
+    block = PackedBlockWork(model.blocks[0], layout, images, long, short, not classes)
+    return [
+        *model.work_of_condition(conditions),
+        *_ends(model, plan.patch, images),
+        *_ends(model, plan.guide, images),
+        WorkUnit(
+            f"block {plan.layout} of {long} and {short}",
+            config.depth,
+            block,
+            lambda: (
+                model.random(images, long, width),
+                model.random(images, short, width),
+                model.random(conditions, width),
+            ),
+        ),
+    ]
+
+
+class BlockWork(nn.Module):
+    """A block with one update beside its weights, or with none (merged updates have the base's shapes)."""
+
+    def __init__(self, block: nn.Module, switch: Switch, update: str | None) -> None:
+        super().__init__()
+        self.block, self.switch, self.update = block, switch, update
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        self.switch.active = self.update
+        out: Tensor = self.block(x, c)
+        return out
+
+
+class PackedBlockWork(nn.Module):
+    """A block on the rows of a layout; putting tokens into them moves data only."""
+
+    def __init__(self, block: nn.Module, layout: str, images: int, long: int, short: int, same_class: bool) -> None:
+        super().__init__()
+        self.block, self.arrangement = block, arrange(layout, images, long, short, same_class, "cpu")
+
+    def forward(self, fine: Tensor, coarse: Tensor, c: Tensor) -> Tensor:
+        out: Tensor = self.block(join(fine, coarse, self.arrangement), c, self.arrangement.packing)
+        return out
