@@ -15,6 +15,7 @@ from report.plots.token_maps import PREFIX
 from report.reading import reading_notes
 from report.result_tables import cost_table, quality_table
 from report.run_view import RunView
+from report.schedule_table import schedules_table
 from report.summary import listed, summary
 from report.tables import Table
 
@@ -98,6 +99,9 @@ def compose(view: RunView, pictures: Mapping[str, Picture], grids: Sequence[Samp
                 _figures(pictures, "profile"),
                 _figures(pictures, "activity"),
                 _figures(pictures, *(name for name in pictures if name.startswith(PREFIX))),
+                _figures(pictures, "schedule"),
+                schedules_table(view),
+                _figures(pictures, "agreement"),
                 operators_table(view),
             ],
         ),

@@ -12,17 +12,19 @@ from report.html import render_html
 from report.markdown import render_markdown
 from report.pdf import NoPdf, render_pdf
 from report.plots.activity import activity_picture
+from report.plots.agreement import agreement_picture
 from report.plots.kernels import kernels_picture
 from report.plots.pareto import pareto_picture
 from report.plots.profile import profile_picture
 from report.plots.samples import sample_grids
+from report.plots.schedule import schedule_picture
 from report.plots.style import Picture
 from report.plots.token_maps import PREFIX, token_map_pictures
 from report.result_tables import cells_table, results_table
 from report.run_view import RunView, load_run
 from report.table_formats import to_csv, to_latex, to_markdown
 
-FIGURES = ("pareto_gmacs", "pareto_time", "profile", "activity", "kernels")
+FIGURES = ("pareto_gmacs", "pareto_time", "profile", "activity", "schedule", "agreement", "kernels")
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ def _pictures(view: RunView) -> dict[str, Picture]:
         lambda: pareto_picture(view, "latency", view.time_axis, _time_title(view), "measured time"),
         lambda: profile_picture(view),
         lambda: activity_picture(view),
+        lambda: schedule_picture(view),
+        lambda: agreement_picture(view),
         lambda: kernels_picture(view),
     )
     made = [*(maker() for maker in makers), *token_map_pictures(view)]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from harness.store.records import Record
 from report.activity import activity_of
+from report.flexible import is_flexible
 from report.numbers import short
 from report.run_view import RunView
 
@@ -21,6 +22,7 @@ _NAMES = {
     "image_ms": "time an image",
     "images_per_s": "images/s",
     "speedup": "speed-up",
+    "difference": "difference",
 }
 
 
@@ -37,6 +39,7 @@ def reading_notes(view: RunView) -> tuple[tuple[str, str], ...]:
         ("Front", _FRONT if fronts else ""),
         ("Gap", _GAP if _complete(view, "kernels") else ""),
         ("Activity", _about_activity(view)),
+        ("Patch size", _about_patches(view)),
         ("Prepare", _PREPARE if any(row.value("latency", "prepare_ms") for row in view.rows) else ""),
         ("Cost only", _COST_ONLY if any(row.spec.cost_only for row in view.rows) else ""),
         ("Imposed activity", _IMPOSED if any(row.spec.imposed_activity for row in view.rows) else ""),
@@ -59,6 +62,9 @@ _IMPOSED = """The config says which share of the model is on, in place of learne
 that compute and time are those of a trained model of this activity; which parts are on was not learned."""
 _WIDTH = """Timestep-wise dynamic width (TDW) switches attention heads and groups of MLP channels: the timestep alone
 decides, for all samples alike, so that the weights can be sliced ahead."""
+_PATCHES = """A flexible model cuts an image into finer or coarser patches. The pre-trained size is the powerful one; a
+coarser size makes fewer tokens, and so a cheaper, weaker prediction. A schedule gives every sampling step its size;
+its compute is the loop's counted MACs as a share of those of the same loop at the pre-trained size."""
 _TOKENS = """Spatial-wise dynamic token (SDT) lets only some tokens pass the MLP: a router decides from their content,
 so that it differs from sample to sample and nothing can be planned ahead."""
 
@@ -68,6 +74,10 @@ def _about_activity(view: RunView) -> str:
     parts = {name for row in view.rows if (activity := activity_of(row)) for name, _ in activity.parts}
     texts = [_WIDTH if parts & {"heads", "groups"} else "", _TOKENS if "tokens" in parts else ""]
     return " ".join(["The share of a model that is on.", *filter(None, texts)]) if parts else ""
+
+
+def _about_patches(view: RunView) -> str:
+    return f"{_PATCHES} {_intervals(_complete(view, 'agreement'))}" if is_flexible(view) else ""
 
 
 def _about_macs(records: list[Record]) -> str:

@@ -30,6 +30,25 @@ class Dynamic:
 
 
 @dataclass(frozen=True)
+class Flexible:
+    """Patch size a step of a made-up cell, of both branches; ``agreement``: its sizes are compared too."""
+
+    patch: tuple[int, ...]
+    guide: tuple[int, ...] | None = None
+    sizes: tuple[int, ...] = (2, 4)
+    agreement: bool = False
+
+    def shares(self, plain: bool = False) -> list[float]:
+        """Compute of every step as a share of one at the pre-trained size; ``plain``: without what all sizes pay."""
+        fixed = 0.0 if plain else 0.01
+
+        def share(size: int) -> float:
+            return fixed + (1 - fixed) * (self.sizes[0] / size) ** 2
+
+        return [(share(a) + share(b)) / 2 for a, b in zip(self.patch, self.guide or self.patch, strict=True)]
+
+
+@dataclass(frozen=True)
 class Planned:
     """A cell of a made-up plan: its spec and, for measurements that fail, how."""
 
@@ -38,6 +57,7 @@ class Planned:
     failures: dict[str, Failure] = field(default_factory=dict)
     skip: frozenset[str] = frozenset()
     dynamic: Dynamic | None = None
+    flexible: Flexible | None = None
 
 
 def identity_of(cell: str, measurement: str) -> str:
@@ -92,6 +112,31 @@ def dynamic_spec(
     weights = None if cost_only else "zoo:dydit-digits"
     changes = {"method": "dydit-digits", "weights": weights, "cost_only": cost_only, "config": config or {}}
     return static.model_copy(update=changes)
+
+
+def flexible_cells() -> list[Planned]:
+    """A static baseline; one model at five weak-first schedules, in two other orders, guided, and at ten steps."""
+    cells = [Planned(spec("ddpm-50", "ddpm", 50, 1.0), 2.4)]
+    for percent, weak in ((100, 0), (75, 17), (64, 24), (50, 33), (40, 40)):
+        patch = (4,) * weak + (2,) * (50 - weak)
+        cells.append(flexible_cell(f"flexi-{percent}", Flexible(patch, agreement=percent == 64), 2.5 + 0.01 * weak))
+    mixed = tuple(4 if step % 2 == 0 and step < 48 else 2 for step in range(50))
+    cells.append(flexible_cell("flexi-64-last", Flexible((2,) * 26 + (4,) * 24), 3.4))
+    cells.append(flexible_cell("flexi-64-interleaved", Flexible(mixed), 2.9))
+    guided = Flexible((4,) * 30 + (2,) * 20, (4,) * 45 + (2,) * 5, agreement=True)
+    cells.append(flexible_cell("flexi-20-5-g1.5", guided, 2.3, guidance=1.5))
+    three = Flexible((8,) * 3 + (4,) * 3 + (2,) * 4, sizes=(2, 4, 8), agreement=True)
+    return [*cells, flexible_cell("flexi-8-ddim-10", three, 3.8, sampler="ddim")]
+
+
+def flexible_cell(
+    cell: str, flexible: Flexible, frechet: float = 3.0, *, guidance: float = 1.0, sampler: str = "ddpm"
+) -> Planned:
+    """A cell of a flexible model on the digits data, with as many steps as its schedule."""
+    measure = (*MEASUREMENTS, "agreement") if flexible.agreement else MEASUREMENTS
+    changes = {"method": "flexidit-digits", "weights": "zoo:flexidit-digits", "measure": measure}
+    made = spec(cell, sampler, len(flexible.patch), guidance).model_copy(update=changes)
+    return Planned(made, frechet, flexible=flexible)
 
 
 def spec(cell: str, sampler: str, steps: int, guidance: float, cost_only: bool = False) -> CellSpec:
@@ -184,7 +229,7 @@ def _record(store: RunStore, cell: Planned, measurement: str, place: int, baseli
         failure=failure,
         provenance=Provenance(
             command=f"ditbench run suites/digits.yaml --only {name} --out results/digits-reference-two-cores",
-            started=f"2026-03-01T12:{place:02d}:{10 * MEASUREMENTS.index(measurement):02d}Z",
+            started=f"2026-03-01T12:{place:02d}:{10 * list(_MAKERS).index(measurement):02d}Z",
             seconds=12.5,
             seed=0,
             device=cell.spec.device,
@@ -214,7 +259,7 @@ def activity(cell: Planned) -> dict[str, Any] | None:
     if cell.dynamic is None:
         return None
     steps = cell.spec.steps
-    timesteps = [round(999 * (steps - 1 - step) / max(steps - 1, 1)) for step in range(steps)]
+    timesteps = _timesteps(steps)
 
     def shares(least: float, most: float, levels: int) -> list[list[float]]:
         grid = []
@@ -235,6 +280,8 @@ def activity(cell: Planned) -> dict[str, Any] | None:
 
 def _step_shares(cell: Planned) -> list[float]:
     """Compute of every step as a share of the static model's."""
+    if cell.flexible is not None:
+        return cell.flexible.shares()
     stored = activity(cell)
     if stored is None:
         return [1.0] * cell.spec.steps
@@ -247,7 +294,7 @@ def _step_shares(cell: Planned) -> list[float]:
 
 
 def _step_gmacs(cell: Planned) -> float:
-    if cell.dynamic is not None:
+    if cell.dynamic is not None or cell.flexible is not None:
         return STEP_GMACS * sum(_step_shares(cell)) / cell.spec.steps
     return STEP_GMACS * (0.55 if cell.spec.cost_only else 1.0)
 
@@ -261,8 +308,8 @@ def _flops(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict[s
     profile = []
     for step in range(steps):
         bend = 1 + 0.35 * math.cos(math.pi * step / max(steps - 1, 1)) if cell.spec.cost_only else 1.0
-        timestep = round(999 * (steps - 1 - step) / max(steps - 1, 1))
-        if cell.dynamic is not None:
+        timestep = _timesteps(steps)[step]
+        if cell.dynamic is not None or cell.flexible is not None:
             bend = STEP_GMACS * _step_shares(cell)[step] / one
         profile.append({"step": step, "timestep": timestep, "gmacs": one * rows * bend, "rows": rows})
     values = {
@@ -287,7 +334,25 @@ def _flops(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict[s
             how = "95 % t interval over 100 samples"
             values |= {name: _around(values[name].value, "GMAC", 0.002, how) for name in ("gmacs_step", "gmacs_image")}
             detail |= {"probe": {"samples": 100}, "token_maps": _token_maps(store, cell)}
+    if cell.flexible is not None:
+        detail |= {"schedule": _schedule(cell.flexible)}
     return values, detail
+
+
+def _timesteps(steps: int) -> list[int]:
+    return [round(999 * (steps - 1 - step) / max(steps - 1, 1)) for step in range(steps)]
+
+
+def _schedule(flexible: Flexible) -> dict[str, Any]:
+    steps = len(flexible.patch)
+    return {
+        "timesteps": _timesteps(steps),
+        "patch": list(flexible.patch),
+        "guide": list(flexible.guide) if flexible.guide else None,
+        "sizes": list(flexible.sizes),
+        "fraction": sum(flexible.shares()) / steps,
+        "fractions": {"adaLN excluded, as in arXiv 2502.20126": sum(flexible.shares(plain=True)) / steps},
+    }
 
 
 def _token_maps(store: RunStore, cell: Planned) -> str:
@@ -314,6 +379,8 @@ def _call_ms(cell: Planned) -> float:
         # Half of the promise arrives, and tokens cost more to pick than channels to slice.
         share = sum(_step_shares(cell)) / cell.spec.steps
         return 9.3 * (1 + 0.82 * (_rows(cell) - 1)) * (share + 0.12 + 0.2 * cell.dynamic.tokens)
+    if cell.flexible is not None:
+        return 9.3 * (1 + 0.82 * (_rows(cell) - 1)) * (sum(_step_shares(cell)) / cell.spec.steps + 0.05)
     return 9.3 * (1 + 0.82 * (_rows(cell) - 1)) * (0.71 if cell.spec.cost_only else 1.0)
 
 
@@ -420,6 +487,24 @@ def _quality(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict
     return values, detail
 
 
+def _agreement(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict[str, Quantity], dict[str, Any]]:
+    """Sizes differ little in noise and more towards the image; the coarser, the more."""
+    assert cell.flexible is not None
+    steps = len(cell.flexible.patch)
+    powerful, *weak = cell.flexible.sizes
+    curves = {}
+    for size in weak:
+        mean = [0.004 * size * (1 + 12 * (step / max(steps - 1, 1)) ** 3) for step in range(steps)]
+        curves[str(size)] = {
+            "mean": mean,
+            "low": [figure * 0.92 for figure in mean],
+            "high": [figure * 1.1 for figure in mean],
+        }
+    every = [figure for curve in curves.values() for figure in curve["mean"]]
+    values = {"difference": _around(sum(every) / len(every), "1", 0.03, "95 % bootstrap over 64 samples")}
+    return values, {"timesteps": _timesteps(steps), "powerful": powerful, "samples": 64, "sizes": curves}
+
+
 def _digit(label: int, random: np.random.Generator, noise: float) -> np.ndarray[Any, Any]:
     """An 8 x 8 x 1 uint8 picture of a digit, from a 3 x 6 glyph (one octal digit a line)."""
     canvas = np.zeros((8, 8))
@@ -430,7 +515,10 @@ def _digit(label: int, random: np.random.Generator, noise: float) -> np.ndarray[
     return np.clip(canvas, 0, 255).astype(np.uint8)[..., None]
 
 
-_MAKERS = {"flops": _flops, "latency": _latency, "kernels": _kernels, "memory": _memory, "quality": _quality}
+_MAKERS = {
+    **{"flops": _flops, "latency": _latency, "kernels": _kernels, "memory": _memory, "quality": _quality},
+    "agreement": _agreement,
+}
 
 _SIZES = (
     ("dit-s-2", 6.06), ("dit-b-2", 23.02), ("dit-l-2", 80.73), ("dit-xl-2", 118.6887),

@@ -1,0 +1,325 @@
+"""The report on flexible models: which patch size runs when, what compute is left, how far the sizes differ."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+
+from harness.store.store import RunStore
+from report.document import ReportFiles, write_report
+from report.flexible import agreement_of, in_words, schedule_of
+from report.plots import agreement, schedule
+from report.reading import reading_notes
+from report.run_view import Row, RunView, load_run
+from report.schedule_table import schedules_table
+from report.tables import Table
+
+sys.path.insert(0, str(Path(__file__).parent))
+import report_fixtures as fixtures
+from report_fixtures import Flexible, Planned, flexible_cell
+
+
+@pytest.fixture(scope="module")
+def flexible(tmp_path_factory: pytest.TempPathFactory) -> ReportFiles:
+    return write_report(fixtures.write_run(tmp_path_factory.mktemp("flexible") / "run", fixtures.flexible_cells()))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return fixtures.write_run(tmp_path / "run", fixtures.flexible_cells())
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
+    """Figures by name, as they are given to the renderer."""
+    drawn: dict[str, Figure] = {}
+    for module in (schedule, agreement):
+        original = module.picture
+
+        def keep(figure: Figure, name: str, *words: str, original: Any = original) -> Any:
+            drawn[name] = figure
+            return original(figure, name, *words)
+
+        monkeypatch.setattr(module, "picture", keep)
+    return drawn
+
+
+def view_of(folder: Path, *cells: Planned) -> RunView:
+    return load_run(fixtures.write_run(folder, [fixtures.flexible_cells()[0], *cells]))
+
+
+def edit(folder: Path, cell: str, measurement: str, **detail: Any) -> None:
+    """Replace parts of a stored record's detail, as if it had been measured so."""
+    store = RunStore(folder)
+    identity = fixtures.identity_of(cell, measurement)
+    record = store.load(identity)
+    assert record is not None
+    store.record_path(identity).unlink()
+    store.commit(record.model_copy(update={"detail": record.detail | detail}))
+
+
+def rows_of(view: RunView) -> dict[str, Row]:
+    return {row.cell: row for row in view.rows}
+
+
+def shown(table: Table | None, key: str) -> dict[str, str]:
+    assert table is not None
+    column = next(column for column in table.columns if column.key == key)
+    return {cell.shown: value.shown for cell, value in zip(table.columns[0].values, column.values, strict=True)}
+
+
+def colours_at(axes: Axes, y: float, steps: int) -> list[str]:
+    """The colour of the block in the middle of every step, at height ``y``."""
+    found = []
+    for step in range(steps):
+        x = 100 * (step + 0.5) / steps
+        blocks = [
+            block
+            for block in axes.collections
+            if isinstance(block, PolyCollection) and any(p.get_extents().contains(x, y) for p in block.get_paths())
+        ]
+        assert len(blocks) == 1
+        found.append(to_hex(blocks[0].get_facecolor()[0]))
+    return found
+
+
+def legend_of(axes: Axes) -> dict[str, str]:
+    """label -> colour"""
+    legend = axes.get_legend()
+    assert legend is not None
+    return {t.get_text(): to_hex(h.get_facecolor()) for t, h in zip(legend.texts, legend.legend_handles, strict=True)}
+
+
+def heights(axes: Axes) -> dict[str, float]:
+    """Row name -> its middle on the y axis."""
+    return {t.get_text(): float(y) for t, y in zip(axes.get_yticklabels(), axes.get_yticks(), strict=True)}
+
+
+def test_a_flexible_run_has_its_figures_table_and_explanation_in_the_section_on_compute(flexible: ReportFiles) -> None:
+    assert flexible.notice is None and flexible.pdf is not None
+    assert {f"{n}.{e}" for n in ("schedule", "agreement") for e in ("svg", "png")} <= {p.name for p in flexible.figures}
+    text = flexible.markdown.read_text()
+    compute = text[text.index("## Compute") : text.index("## Time")]
+    places = [compute.index(words) for words in ("schedule.svg", "| Patch sizes |", "agreement.svg", "by operator")]
+    assert places == sorted(places)
+    note = dict(reading_notes(load_run(flexible.cells.parent)))["Patch size"]
+    assert "pre-trained" in note and "difference: 95 % bootstrap over 64 samples" in note
+
+
+@pytest.mark.parametrize("cells", [fixtures.digits_cells(), fixtures.dynamic_cells()], ids=["static", "dynamic"])
+def test_a_run_without_flexible_cells_says_nothing_of_patch_sizes(tmp_path: Path, cells: list[Planned]) -> None:
+    view = load_run(fixtures.write_run(tmp_path, cells))
+    assert schedule.schedule_picture(view) is None and agreement.agreement_picture(view) is None
+    assert schedules_table(view) is None and "Patch size" not in dict(reading_notes(view))
+
+
+def test_every_block_has_the_colour_of_the_stored_patch_size(flexible: ReportFiles, figures: dict[str, Figure]) -> None:
+    view = load_run(flexible.cells.parent)
+    assert schedule.schedule_picture(view) is not None
+    axes = figures["schedule"].axes[0]
+    colours, middles = legend_of(axes), heights(axes)
+    assert list(colours) == ["patch 2 (pre-trained)", "patch 4", "patch 8"] and len(set(colours.values())) == 3
+    by_size = {int(words.split()[1]): colour for words, colour in colours.items()}
+    flexible_rows = [row for row in view.rows if "schedule" in row.detail("flops")]
+    assert list(middles) == [row.cell for row in flexible_rows] and len(middles) == 9
+    for row in flexible_rows:
+        stored = row.detail("flops")["schedule"]
+        strips = [(0.25, stored["patch"]), (-0.25, stored["guide"] or stored["patch"])]
+        for offset, sizes in strips:
+            drawn = colours_at(axes, middles[row.cell] + offset, len(sizes))
+            assert drawn == [by_size[size] for size in sizes], row.cell
+
+
+def test_the_strips_name_branches_and_compute(flexible: ReportFiles, figures: dict[str, Figure]) -> None:
+    view = load_run(flexible.cells.parent)
+    made = schedule.schedule_picture(view)
+    words = [text.get_text().strip("\N{FIGURE SPACE}") for text in figures["schedule"].axes[0].texts]
+    assert words.count("conditional") == words.count("guidance") == 1
+    fractions = [row.detail("flops")["schedule"]["fraction"] for row in view.rows[1:]]
+    assert [w for w in words if "%" in w] == [
+        f"{100 * fraction:.1f} % ({row.spec.steps} steps)"
+        for fraction, row in zip(fractions, view.rows[1:], strict=True)
+    ]
+    assert made is not None and "Each row spans the whole loop" in made.caption
+    assert "flexi-64-last: 26 × patch 2, then 24 × patch 4, 64.4 % of the compute" in made.alt
+    assert "flexi-20-5-g1.5: 30 × patch 4, then 20 × patch 2 (guidance 45 × patch 4, then 5 × patch 2)" in made.alt
+
+
+def test_equal_schedules_share_a_row_and_unequal_ones_do_not(tmp_path: Path, figures: dict[str, Figure]) -> None:
+    patch = (4,) * 5 + (2,) * 5
+    same = [flexible_cell(name, Flexible(patch), sampler=name) for name in ("ddpm", "ddim", "dpm")]
+    plain = flexible_cell("guided-alike", Flexible(patch, patch), guidance=1.5)
+    # of the same compute
+    guided = [flexible_cell(f"guided-{g[0]}", Flexible((2,) * 10, g), guidance=1.5) for g in (patch, patch[::-1])]
+    made = schedule.schedule_picture(view_of(tmp_path / "b", *same, *guided, plain))
+    assert list(heights(figures["schedule"].axes[0])) == ["ddpm and 3 more", "guided-4", "guided-2"]
+    assert made is not None and "The same schedule: ddpm, ddim, dpm, guided-alike." in made.caption
+
+
+def test_cells_whose_samples_mean_nothing_are_marked(tmp_path: Path, figures: dict[str, Figure]) -> None:
+    cell = flexible_cell("flexi", Flexible((4, 2), agreement=True))
+    view = view_of(tmp_path, replace(cell, spec=cell.spec.model_copy(update={"cost_only": True})))
+    assert schedule.schedule_picture(view) and agreement.agreement_picture(view)
+    assert list(heights(figures["schedule"].axes[0])) == ["flexi (cost only)"]
+    assert figures["agreement"].axes[0].get_title(loc="left") == "flexi (cost only)"
+    table = schedules_table(view)
+    assert table is not None and "cost only" in table.columns[0].values[0].tag
+
+
+def test_schedules_beyond_the_limit_are_counted_in_the_caption(tmp_path: Path, figures: dict[str, Figure]) -> None:
+    steps = schedule.MOST_ROWS + 3
+    cells = [flexible_cell(f"flexi-{weak}", Flexible((4,) * weak + (2,) * (steps - weak))) for weak in range(steps)]
+    made = schedule.schedule_picture(view_of(tmp_path, *cells))
+    assert len(heights(figures["schedule"].axes[0])) == schedule.MOST_ROWS
+    assert made is not None and made.caption.endswith("3 further schedules are not drawn.")
+
+
+@pytest.mark.parametrize(
+    ("patch", "words"),
+    [
+        ((4,) * 24 + (2,) * 26, "24 × patch 4, then 26 × patch 2"),
+        ((2,) * 26 + (4,) * 24, "26 × patch 2, then 24 × patch 4"),
+        ((2,) * 50, "50 × patch 2"),
+        ((8, 8, 4, 2, 2), "2 × patch 8, then 1 × patch 4, then 2 × patch 2"),
+        ((4, 2) * 24 + (2, 2), "interleaved: 24 × patch 4, 26 × patch 2"),
+        ((4, 4, 2, 2, 4), "2 × patch 4, then 2 × patch 2, then 1 × patch 4"),
+        ((8, 4, 2, 8, 4), "interleaved: 2 × patch 8, 2 × patch 4, 1 × patch 2"),
+    ],
+)
+def test_a_schedule_in_words_gives_order_and_counts(patch: tuple[int, ...], words: str) -> None:
+    assert in_words(patch) == words
+
+
+def test_the_table_says_sizes_steps_and_compute_by_every_convention(flexible: ReportFiles) -> None:
+    view = load_run(flexible.cells.parent)
+    table = schedules_table(view)
+    sizes = shown(table, "schedule")
+    assert "ddpm-50" not in sizes and sizes["flexi-64-interleaved"] == "interleaved: 24 × patch 4, 26 × patch 2"
+    assert sizes["flexi-20-5-g1.5"] == "30 × patch 4, then 20 × patch 2; guidance: 45 × patch 4, then 5 × patch 2"
+    assert shown(table, "steps")["flexi-8-ddim-10"] == "10"
+    stored = rows_of(view)["flexi-75"].detail("flops")["schedule"]
+    (other,) = stored["fractions"].values()
+    assert shown(table, "fraction")["flexi-75"] == f"{100 * stored['fraction']:.2f}" != f"{100 * other:.2f}"
+    assert shown(table, "fraction_a")["flexi-75"] == f"{100 * other:.2f}"
+    assert table is not None and "(a): adaLN excluded, as in arXiv 2502.20126." in table.notes[0]
+    difference = rows_of(view)["flexi-64"].records["agreement"].values["difference"]
+    assert float(shown(table, "difference")["flexi-64"]) == pytest.approx(difference.value, abs=1e-4)
+    assert shown(table, "difference")["flexi-75"] == ""
+
+
+def test_what_was_not_measured_has_no_column_and_no_note(tmp_path: Path) -> None:
+    view_of(tmp_path, flexible_cell("flexi", Flexible((4, 2))))
+    stored = rows_of(load_run(tmp_path))["flexi"].detail("flops")["schedule"]
+    edit(tmp_path, "flexi", "flops", schedule=stored | {"fractions": {}})
+    table = schedules_table(load_run(tmp_path))
+    assert table is not None and [c.key for c in table.columns] == ["cell", "steps", "schedule", "fraction"]
+    assert len(table.notes) == 1 and "(a)" not in table.notes[0]
+    assert agreement.agreement_picture(load_run(tmp_path)) is None
+
+
+def test_curves_and_bands_are_those_of_the_record(flexible: ReportFiles, figures: dict[str, Figure]) -> None:
+    view = load_run(flexible.cells.parent)
+    made = agreement.agreement_picture(view)
+    first, second = figures["agreement"].axes
+    assert made is not None and first.get_title(loc="left") == "flexi-64, flexi-20-5-g1.5"
+    for axes, cell in ((first, "flexi-64"), (second, "flexi-8-ddim-10")):
+        stored = rows_of(view)[cell].detail("agreement")
+        assert axes.get_yscale() == "log" and axes.get_xlim()[0] > axes.get_xlim()[1] and cell in made.alt
+        assert len(axes.lines) == len(axes.collections) == len(stored["sizes"])
+        for line, band, size in zip(axes.lines, axes.collections, stored["sizes"].values(), strict=True):
+            assert list(line.get_xdata()) == stored["timesteps"] and list(line.get_ydata()) == size["mean"]
+            corners = {(float(x), float(y)) for x, y in band.get_paths()[0].vertices}
+            ends = [*zip(stored["timesteps"], size["low"], strict=True)]
+            assert corners == {*ends, *zip(stored["timesteps"], size["high"], strict=True)}
+    assert "patch 8 0.139 (0.0320 at the noise, 0.416 at the image)" in made.alt and "64 samples" in made.caption
+
+
+def test_a_patch_size_has_one_colour_in_both_figures(flexible: ReportFiles, figures: dict[str, Figure]) -> None:
+    view = load_run(flexible.cells.parent)
+    assert schedule.schedule_picture(view) and agreement.agreement_picture(view)
+    blocks = legend_of(figures["schedule"].axes[0])
+    lines = {text.get_text(): line for text, line in _handles(figures["agreement"])}
+    assert list(lines) == ["patch 4 against patch 2", "patch 8 against patch 2"]
+    for words, line in lines.items():
+        assert to_hex(line.get_color()) == blocks[words.split(" against")[0]]
+    drawn = [to_hex(line.get_color()) for line in figures["agreement"].axes[1].lines]
+    assert drawn == [to_hex(line.get_color()) for line in lines.values()]
+    # grey print: the finer, the darker
+    assert [sum(to_rgb(colour)) for colour in blocks.values()] == sorted(sum(to_rgb(c)) for c in blocks.values())
+
+
+def _handles(figure: Figure) -> list[tuple[Any, Any]]:
+    (legend,) = figure.legends
+    return list(zip(legend.texts, legend.legend_handles, strict=True))
+
+
+def test_cells_beyond_four_panels_are_named_in_the_caption(tmp_path: Path, figures: dict[str, Figure]) -> None:
+    cells = [flexible_cell(f"flexi-{n}", Flexible((4,) * n, agreement=True)) for n in range(2, 8)]
+    made = agreement.agreement_picture(view_of(tmp_path, *cells))
+    assert len(figures["agreement"].axes) == agreement.MOST_PANELS
+    assert made is not None and made.caption.endswith("Not drawn: flexi-6, flexi-7.")
+
+
+def test_differences_of_zero_and_ends_below_it_are_left_out_of_the_logarithm(tmp_path: Path) -> None:
+    view_of(tmp_path, flexible_cell("flexi", Flexible((4, 2), agreement=True)))
+    for mean, low, high, drawn in (
+        ([0.0, 0.1], [-0.1, -0.2], [0.1, 0.3], True),
+        ([0.0, 0.0], [0.0, 0.0], [0.0, 0.0], False),
+    ):
+        edit(tmp_path, "flexi", "agreement", sizes={"4": {"mean": mean, "low": low, "high": high}})
+        assert (agreement.agreement_picture(load_run(tmp_path)) is not None) is drawn
+
+
+def test_a_single_sample_gives_curves_without_bands(tmp_path: Path, figures: dict[str, Figure]) -> None:
+    view_of(tmp_path, flexible_cell("flexi", Flexible((4, 2), agreement=True)))
+    for low, high, samples, bands in (([None, None], [None, None], 1, 0), ([None, 0.1], [None, 0.3], 8, 1)):
+        sizes = {"4": {"mean": [0.1, 0.2], "low": low, "high": high}}
+        edit(tmp_path, "flexi", "agreement", sizes=sizes, samples=samples)
+        made = agreement.agreement_picture(load_run(tmp_path))
+        axes = figures["agreement"].axes[0]
+        assert len(axes.lines) == 1 and len(axes.collections) == bands
+        assert made is not None and ("Band" in made.caption) is bool(bands)
+
+
+def test_one_step_and_flow_times_can_be_drawn(tmp_path: Path) -> None:
+    for steps, times in ((1, [0.0]), (1, [0.98]), (3, [1.0, 0.5, 0.0])):
+        folder = tmp_path / f"{steps}-{times[0]}"
+        view_of(folder, flexible_cell("flexi", Flexible((4,) * steps, agreement=True)))
+        edit(folder, "flexi", "agreement", timesteps=times)
+        view = load_run(folder)
+        assert schedule.schedule_picture(view) is not None and agreement.agreement_picture(view) is not None
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [None, {}, {"patch": [], "sizes": [2], "fraction": 1.0}, {"patch": [2, 2], "sizes": [], "fraction": 1.0},
+     {"patch": [2, 2], "guide": [4], "sizes": [2, 4], "fraction": 1.0}, {"patch": [2, 2], "sizes": [2]}],
+)  # fmt: skip
+def test_a_schedule_that_says_nothing_is_no_schedule(folder: Path, stored: Any) -> None:
+    edit(folder, "flexi-64", "flops", schedule=stored)
+    assert schedule_of(rows_of(load_run(folder))["flexi-64"]) is None
+
+
+def test_an_agreement_of_other_length_than_its_timesteps_is_none(folder: Path) -> None:
+    assert agreement_of(rows_of(load_run(folder))["flexi-64"]) is not None
+    edit(folder, "flexi-64", "agreement", timesteps=[999, 0])
+    assert agreement_of(rows_of(load_run(folder))["flexi-64"]) is None
+
+
+def test_the_same_records_give_the_same_report_and_older_figures_go(flexible: ReportFiles, folder: Path) -> None:
+    again = write_report(folder)
+    for path in flexible.folder.rglob("*"):
+        if path.is_file():
+            assert (again.folder / path.relative_to(flexible.folder)).read_bytes() == path.read_bytes(), path.name
+    for cell in fixtures.flexible_cells()[1:]:
+        edit(folder, cell.spec.cell, "flops", schedule=None)
+    write_report(folder)
+    assert not (again.folder / "schedule.svg").exists() and (again.folder / "agreement.svg").exists()
