@@ -58,6 +58,11 @@ class FlexiDiTConfig(DiTConfig):
         for name, kind in (("recipe", Recipe), ("positions", Positions), ("layout", Layout)):
             if getattr(self, name) not in get_args(kind):
                 raise ConfigError(f"{name} is one of {', '.join(get_args(kind))}, not {getattr(self, name)!r}")
+        if self.recipe == "lora" and self.layout not in ("auto", "separate"):
+            raise ConfigError(
+                f"layout {self.layout} runs both branches on the same weights, and recipe lora gives each size its own: "
+                "leave it at auto"
+            )
         if self.recipe == "shared" and self.underlying_size < self.patch_size:
             raise ConfigError(
                 f"underlying_size {self.underlying_size} is below patch_size {self.patch_size}: "

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from methods.backbones.layers import Packing
-from methods.errors import ConfigError
 from methods.protocols import StepPlan, WorkLedger
 
 if TYPE_CHECKING:
@@ -63,9 +62,10 @@ def arrange(layout: str, images: int, long: int, short: int, same_class: bool, d
     else:
         fit = long // short
         rows = -(-images // fit)
-        flat = torch.full((rows * long,), empty)
-        flat[: images * short] = second.flatten()  # ``fit`` sequences fill a row, for long is a multiple of short
-        places = torch.cat([first, flat.view(rows, long)])
+        packed = torch.full((rows * fit, short), empty)
+        packed[:images] = second
+        padding = torch.full((rows, long - fit * short), empty)
+        places = torch.cat([first, torch.cat([packed.view(rows, fit * short), padding], 1)])
     owner = torch.cat(
         [torch.arange(images).repeat_interleave(long), images + torch.arange(images).repeat_interleave(short)]
     )
@@ -98,12 +98,10 @@ def run_pair(
     layout: str,
     ledger: WorkLedger | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """See ``Flexible.pair``. Raises ConfigError where sizes have weights of their own and must run by themselves."""
+    """See ``Flexible.pair``."""
     if layout == "separate":
         first, second = plan.branches
         return model(x, t, y, plan=first, ledger=ledger), model(x, t, y_guide, plan=second, ledger=ledger)
-    if model.config.recipe == "lora":
-        raise ConfigError(f"layout {layout} runs both sizes on the same weights, and LoRA gives each its own")
     assert plan.patch is not None and plan.guide is not None
     fine, coarse = model.tokens_of(x, plan.patch), model.tokens_of(x, plan.guide)
     images, same_class = x.shape[0], y_guide is y
