@@ -202,7 +202,7 @@ def test_every_measurement_has_a_version_and_its_options_a_place_in_the_suite() 
 def suite_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A path for a suite; beside it a zoo of one checkpoint and one known quality protocol."""
     (tmp_path / "zoo").mkdir()
-    for name in ("dit-digits", *(f"dydit-digits-{kind}" for kind in ("0.7", "0.5", "0.3", "tdw-0.5", "sdt-0.5"))):
+    for name in ("dit-digits", "flexidit-digits", *(f"dydit-digits-{kind}" for kind in ("0.7", "0.5", "0.3"))):
         (tmp_path / "zoo" / f"{name}.safetensors").write_bytes(b"weights")
     monkeypatch.setattr(weights, "zoo_folder", lambda: tmp_path / "zoo")
 
@@ -417,9 +417,15 @@ def test_quick_compares_samplers_and_dynamic_methods_on_trained_weights(suite_fi
     assert len(plan.cells) >= 8
     assert plan.baseline is not None and plan.baseline.cell == "ddpm-50"
     everywhere = set(MEASUREMENTS) - {"agreement"}
-    assert all({*cell.spec.measure} >= everywhere and cell.spec.sampler_options["clip"] for cell in plan.cells)
-    dynamic = [cell.spec for cell in plan.cells if cell.spec.method == "dydit-digits"]
-    assert len(dynamic) == 5 and {spec.steps for spec in dynamic} == {plan.baseline.steps}
+    specs = {cell.spec.cell: cell.spec for cell in plan.cells}
+    ablation = specs.pop("flexidit-0.64-weak-last")
+    assert all({*spec.measure} >= everywhere and spec.sampler_options["clip"] for spec in specs.values())
+    dynamic = [spec for spec in specs.values() if spec.method == "dydit-digits"]
+    assert len(dynamic) == 3 and {spec.steps for spec in dynamic} == {plan.baseline.steps}
+    flexible = [spec for spec in [*specs.values(), ablation] if spec.method == "flexidit-digits"]
+    assert [spec.config["schedule"] for spec in flexible[:5]] == [1.0, 0.75, 0.5, 0.4, 0.64]
+    assert len({spec.weights_sha256 for spec in flexible}) == 1, "one checkpoint serves all schedules"
+    assert "agreement" in specs["flexidit-0.64"].measure and "quality" in ablation.measure
     assert plan.to_json()["command"] == "ditbench run quick"
 
 
