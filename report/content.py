@@ -9,6 +9,7 @@ from typing import Any
 
 from report.delivered_table import delivered_table, lost_time_table
 from report.detail_tables import accuracy_table, failures_table, operators_table, timing_table
+from report.layouts_table import layouts_table
 from report.plots.samples import SampleGrid
 from report.plots.style import Picture
 from report.plots.token_maps import PREFIX
@@ -16,7 +17,8 @@ from report.reading import reading_notes
 from report.result_tables import cost_table, quality_table
 from report.run_view import RunView
 from report.schedule_table import schedules_table
-from report.summary import listed, summary
+from report.sentences import listed
+from report.summary import summary
 from report.tables import Table
 
 
@@ -105,7 +107,7 @@ def compose(view: RunView, pictures: Mapping[str, Picture], grids: Sequence[Samp
                 operators_table(view),
             ],
         ),
-        ("Time", [_figures(pictures, "kernels"), timing_table(view)]),
+        ("Time", [_figures(pictures, "kernels"), timing_table(view), layouts_table(view)]),
         ("Environment", [_provenance(view), Facts(_environment(view))]),
         ("How to run each cell again", [_suite_command(view), _commands(view)]),
     ]

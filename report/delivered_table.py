@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from harness.store.records import Quantity
 from report.activity import is_dynamic, router_gmacs
+from report.preparing import preparing
 from report.result_tables import plain_marks_of, tag_of
 from report.run_view import Row, RunView
 from report.tables import Table, number_column, text_column
@@ -44,10 +45,7 @@ def delivered_table(view: RunView) -> Table | None:
         "95 % interval. Realised: delivered / promised."
     ]
     if paid:
-        notes.append(
-            "Prepare: planning and slicing all weights that the cell's steps need, once. "
-            "The timed sampling loop includes it; a timed step does not."
-        )
+        notes.append(f"Prepare: {preparing(rows)}, once. The timed sampling loop includes it; a timed step does not.")
     if any(share is not None for share in routers):
         notes.append("Router MACs: their share of a step's MACs, which include them.")
     caption = f"Promised and delivered speed-up against {view.baseline}, of the methods that save compute."
@@ -61,7 +59,7 @@ def lost_time_table(view: RunView) -> Table | None:
     if not found or base is None:
         return None
     rows = [row for row, _ in found]
-    slicing = [excess.get("slicing") for _, excess in found]
+    prepare = [excess.get("prepare") for _, excess in found]
     columns = [
         text_column("cell", "Cell", [row.cell for row in rows], tags=[tag_of(row) for row in rows]),
         number_column("promised_ms", "promised", "ms", [excess["promised_ms"] for _, excess in found]),
@@ -71,13 +69,13 @@ def lost_time_table(view: RunView) -> Table | None:
             if any(excess[key] for _, excess in found)
         ),
         number_column("sum", "sum", "%", [excess["sum"] for _, excess in found], decimals=1),
-        number_column("slicing", "slicing", "%", slicing if any(slicing) else [None] * len(rows), decimals=1),
+        number_column("prepare", "prepare", "%", prepare if any(prepare) else [None] * len(rows), decimals=1),
     ]
     notes = (
         f"Promised: the time of {base.cell}'s call times the ratio of the MACs of both calls. Each column is the time "
         "that a class of kernels took beyond its promised part, in % of the whole promised time; "
         "negative: it took less. The classes add up to the column sum: the whole call against its promise."
-        + (" Slicing: preparing the weights, spread over the steps; it is not in the sum." if any(slicing) else ""),
+        + (f" Prepare: {preparing(rows)}; spread over the steps, and not in the sum." if any(prepare) else ""),
         "The classes come from profiled runs, which are slower than the timed ones: this table explains the realised "
         "share and does not measure it.",
     )
@@ -88,7 +86,7 @@ def lost_time_table(view: RunView) -> Table | None:
 def excess_time(row: Row, base: Row) -> dict[str, float]:
     """Time of a call beyond r × the baseline's, in % of that promised time: one entry a group of classes.
 
-    r is the ratio of the MACs of both calls (MACs a step × rows). 'sum' is the whole call's excess, 'slicing' the
+    r is the ratio of the MACs of both calls (MACs a step × rows). 'sum' is the whole call's excess, 'prepare' the
     preparation a step, 'promised_ms' the promised time. Empty without both kernel records, or if they come from two
     devices.
     """
@@ -103,7 +101,7 @@ def excess_time(row: Row, base: Row) -> dict[str, float]:
     excess |= {"sum": 100 * (sum(spent.values()) / promised - 1), "promised_ms": promised}
     prepare = row.value("latency", "prepare_ms")
     if prepare is not None:
-        excess["slicing"] = 100 * prepare / row.spec.steps / promised
+        excess["prepare"] = 100 * prepare / row.spec.steps / promised
     return excess
 
 

@@ -8,11 +8,15 @@ from typing import Any
 
 from harness.store.records import Quantity, Record
 from report.activity import router_gmacs
+from report.flexible import layouts_of, weak_guidance
 from report.numbers import Scale, scale_for
+from report.preparing import preparing
 from report.result_tables import plain_marks_of, tag_of
 from report.run_view import Row, RunView
 from report.tables import Column, Mark, Table, number_column, text_column
 
+_ONE = "; guidance is not counted"
+_BOTH = ", and over both branches where their patch sizes differ; guidance's second forward is not added to it"
 _OPERATORS = ("linear", "attention", "conv", "layer_norm")
 
 
@@ -54,7 +58,7 @@ def operators_table(view: RunView) -> Table | None:
         *(routers or (share,)),
     )
     note = (
-        "One forward of one sequence, mean over the steps; guidance is not counted. "
+        f"One forward of one sequence, mean over the steps{_BOTH if any(map(weak_guidance, rows)) else _ONE}. "
         "Many papers leave layer norm out: their figure is the column without norm."
     )
     if any(router_gmacs(row) for row in rows):
@@ -110,13 +114,19 @@ def timing_table(view: RunView) -> Table | None:
         number_column("prepare_ms", "prepare", "ms", prepare if any(prepare) else [None] * len(entries)),
         number_column("gap", "gap", "%", [None if g is None else 100 * g for g in gaps], decimals=1),
     )
+    called = any(c.get("first_call_ms") is not None for c in cold)
     notes = [
         "step: one denoiser call of the whole batch; sample: the whole sampling loop of the batch. "
-        "Load and first call are cold costs, paid once and in no other figure. "
-        "Brackets: 95 % interval of the median."
+        f"{'Load and first call are cold costs' if called else 'Load is a cold cost'}, paid once and in no other "
+        "figure. Brackets: 95 % interval of the median."
     ]
+    if any(map(layouts_of, rows)):
+        notes.append(
+            "Rows are counted as sequences; branches of unequal lengths may share a row. Where their layouts were "
+            "timed beforehand, no call was the first."
+        )
     if any(prepare):
-        notes.append("Prepare: planning and slicing the weights of all steps, once; sample includes it, step does not.")
+        notes.append(f"Prepare: {preparing(rows)}, once; sample includes it, step does not.")
     if any(row.detail("latency").get("launch_bound") for row in rows):
         notes.append("Launch-bound: the device waits for its host for more than a fifth of the time.")
     batches = sorted({row.batch for row in rows if row.batch is not None})

@@ -80,6 +80,20 @@ def agreement_of(row: Row) -> Agreement | None:
     return Agreement(timesteps, int(detail["powerful"]), int(detail["samples"]), curves)
 
 
+def weak_guidance(row: Row) -> str:
+    """'conditional' or 'unconditional': what a guidance branch of other patches predicts; '' where there is none."""
+    schedule = schedule_of(row)
+    return row.spec.guidance_weak if schedule is not None and schedule.guide else ""
+
+
+def layouts_of(row: Row) -> dict[str, dict[str, float]]:
+    """Branches of unequal length ('patch 2, guidance 4') -> layout -> ms; empty where none were timed."""
+    stored = row.detail("latency").get("layouts_ms") or {}
+    return {
+        str(branches): {str(layout): float(ms) for layout, ms in times.items()} for branches, times in stored.items()
+    }
+
+
 def _curve(size: int, stored: Mapping[str, Any], steps: int) -> Curve | None:
     mean = _numbers(stored.get("mean"))
     low, high = (tuple(stored.get(end) or ()) for end in ("low", "high"))

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 from harness.store.records import Record
 from report.activity import activity_of
-from report.flexible import is_flexible
+from report.flexible import is_flexible, weak_guidance
 from report.numbers import short
+from report.preparing import preparing
 from report.run_view import RunView
 
 _NAMES = {
@@ -32,23 +33,27 @@ def reading_notes(view: RunView) -> tuple[tuple[str, str], ...]:
     quality = [record for record in _complete(view, "quality") if not record.spec.cost_only]
     fronts = any(row.on_front_gmacs is not None or row.on_front_time is not None for row in view.rows)
     drafts = (
-        ("MACs", _about_macs(flops) if flops else ""),
-        ("Time", f"{_TIME} {_intervals(latency)}" if latency else ""),
+        ("MACs", _about_macs(view, flops) if flops else ""),
+        ("Time", f"{_about_calls(view)} {_intervals(latency)}" if latency else ""),
         ("Realised", _REALISED if any(row.realised is not None for row in view.rows) else ""),
         ("Quality", _about_quality(view, quality) if quality else ""),
         ("Front", _FRONT if fronts else ""),
         ("Gap", _GAP if _complete(view, "kernels") else ""),
         ("Activity", _about_activity(view)),
         ("Patch size", _about_patches(view)),
-        ("Prepare", _PREPARE if any(row.value("latency", "prepare_ms") for row in view.rows) else ""),
+        ("Prepare", _about_preparing(view)),
         ("Cost only", _COST_ONLY if any(row.spec.cost_only for row in view.rows) else ""),
         ("Imposed activity", _IMPOSED if any(row.spec.imposed_activity for row in view.rows) else ""),
     )
     return tuple((term, " ".join(text.split())) for term, text in drafts if text)
 
 
-_TIME = """A call is one denoiser call of the whole batch; guidance doubles its rows. Time an image is the
-whole sampling loop divided by the batch."""
+_CALL = "A call is one denoiser call of the whole batch; guidance doubles its rows."
+_PAIR = """A call is one denoiser call of the whole batch; guidance doubles its sequences, and where the branches' patch
+sizes differ these run in calls of their own or share rows: the layout of the step."""
+_KINDS = """Where steps differ in what they execute, the time a call is the mean over the steps of the cell: each kind
+of step is timed and weighs as many steps as are like it."""
+_IMAGE = "Time an image is the whole sampling loop divided by the batch."
 _REALISED = """Speed-up times the ratio of compute, both against the baseline, timed in turns in one process.
 1.00: every saved operation became saved time; below: the hardware gave less than was promised."""
 _FRONT = """A cell is on the front if no other is at least as good in both directions and better in one. Fronts
@@ -56,8 +61,9 @@ use the measured values alone: cells whose intervals overlap may change places i
 _GAP = "Wall clock minus device time: what a call spends waiting for its host."
 _COST_ONLY = """Random weights or imposed activity: compute and time are true, samples mean nothing. Such a cell
 has no quality figure and no place on a front."""
-_PREPARE = """Planning and slicing all weights that the steps of a cell need, once. The timed sampling loop includes
-it; a timed call does not, so that a call of a cell with sliced weights looks better than its share of the loop."""
+_PREPARE = """The timed sampling loop includes it; a timed call does not, so that a call of such a cell looks better
+than its share of the loop."""
+_PREPARED = "Prepared is the memory that holds what was made, beside the weights and within the peak."
 _IMPOSED = """The config says which share of the model is on, in place of learned routers. The routers still run, so
 that compute and time are those of a trained model of this activity; which parts are on was not learned."""
 _WIDTH = """Timestep-wise dynamic width (TDW) switches attention heads and groups of MLP channels: the timestep alone
@@ -65,6 +71,8 @@ decides, for all samples alike, so that the weights can be sliced ahead."""
 _PATCHES = """A flexible model cuts an image into finer or coarser patches. The pre-trained size is the powerful one; a
 coarser size makes fewer tokens, and so a cheaper, weaker prediction. A schedule gives every sampling step its size;
 its compute is the loop's counted MACs as a share of those of the same loop at the pre-trained size."""
+_WEAK = """Weak: what guides where the guidance branch has coarser patches, its prediction for the class itself (cond.)
+or for no class (uncond.)."""
 _TOKENS = """Spatial-wise dynamic token (SDT) lets only some tokens pass the MLP: a router decides from their content,
 so that it differs from sample to sample and nothing can be planned ahead."""
 
@@ -77,15 +85,35 @@ def _about_activity(view: RunView) -> str:
 
 
 def _about_patches(view: RunView) -> str:
-    return f"{_PATCHES} {_intervals(_complete(view, 'agreement'))}" if is_flexible(view) else ""
+    if not is_flexible(view):
+        return ""
+    both = {"conditional", "unconditional"} <= set(map(weak_guidance, view.rows))
+    return f"{_PATCHES} {_WEAK * both} {_intervals(_complete(view, 'agreement'))}"
 
 
-def _about_macs(records: list[Record]) -> str:
+def _about_calls(view: RunView) -> str:
+    return " ".join((_PAIR if any(map(weak_guidance, view.rows)) else _CALL, *[_KINDS] * is_flexible(view), _IMAGE))
+
+
+def _about_preparing(view: RunView) -> str:
+    timed = any(row.value("latency", "prepare_ms") for row in view.rows)
+    held = any(row.value("memory", "prepared_mib") for row in view.rows)
+    if not timed and not held:
+        return ""
+    words = preparing(view.rows)
+    return " ".join((f"{words[0].upper()}{words[1:]}, once.", *[_PREPARE] * timed, *[_PREPARED] * held))
+
+
+def _about_macs(view: RunView, records: list[Record]) -> str:
     conventions = _distinct(str(record.detail.get("convention", "")) for record in records)
     stated = " ".join(text if text.endswith(".") else f"{text}." for text in conventions)
+    step = "one forward of one sequence"
+    if is_flexible(view):
+        step += ", the mean over the steps"
+    if any(map(weak_guidance, view.rows)):
+        step += " and over both branches where their patch sizes differ"
     return f"""Multiply–accumulates, which papers of this field print as FLOPs. {stated} A step's figure is
-    one forward of one sequence; an image's figure sums all steps and counts guidance's second forward.
-    {_sampled(records)}"""
+    {step}; an image's figure sums all steps and counts guidance's second forward. {_sampled(records)}"""
 
 
 def _sampled(records: list[Record]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from harness.store.records import Quantity
+from report.flexible import weak_guidance
 from report.numbers import Scale
 from report.run_view import Row, RunView
 from report.tables import Column, Mark, Raw, Table, Value, number_column, text_column
@@ -119,6 +120,7 @@ def setting_columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], tuple[str,
         "sampler": ("Sampler", [row.spec.sampler for row in rows]),
         "steps": ("Steps", [str(row.spec.steps) for row in rows]),
         "guidance": ("Guid.", [f"{row.spec.guidance_scale:g}" for row in rows]),
+        "weak_guidance": ("Weak", _weak_guidance(rows)),
         "device": ("Device", [row.spec.device for row in rows]),
         "dtype": ("Type", [row.spec.dtype for row in rows]),
         "mode": ("Mode", [row.spec.mode for row in rows]),
@@ -131,11 +133,23 @@ def setting_columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], tuple[str,
             elif key == "guidance":
                 scales = [row.spec.guidance_scale for row in rows]
                 columns.append(number_column(key, title, "1", scales))
+            elif key == "weak_guidance":
+                # both words in full would take the room of the cells' names
+                columns.append(Column(key, title, tuple(Value(t, _SHORT[t]) for t in texts)))
             elif key != "method" or texts != [row.cell for row in rows]:
                 columns.append(text_column(key, title, texts))
         elif texts and texts[0]:
             shared.append(f"{key} {texts[0]}")
     return tuple(columns), tuple(shared)
+
+
+_SHORT = {"": "", "conditional": "cond.", "unconditional": "uncond."}
+
+
+def _weak_guidance(rows: Sequence[Row]) -> list[str]:
+    """A word for each cell that it means something for; none at all where those cells have the same."""
+    words = [weak_guidance(row) for row in rows]
+    return words if len({*words} - {""}) > 1 else [""] * len(rows)
 
 
 def tag_of(row: Row) -> str:
@@ -235,12 +249,12 @@ def _cost_columns(rows: Sequence[Row]) -> tuple[Column, ...]:
         number_column("speedup", "Speed-up", "1", [row.speedup for row in rows], decimals=2),
         number_column("realised", "Realised", "1", [row.realised for row in rows], decimals=2),
         number_column("peak_mib", "Peak", "MiB", [row.value("memory", "peak_mib") for row in rows]),
-        number_column("prepared_mib", "Sliced", "MiB", _prepared(rows)),
+        number_column("prepared_mib", "Prepared", "MiB", _prepared(rows)),
     )
 
 
 def _prepared(rows: Sequence[Row]) -> list[float | None]:
-    """MiB of sliced weights beside the weights; all None, and so no column, where no cell keeps any."""
+    """MiB of prepared weights beside the stored ones; all None, and so no column, where no cell keeps any."""
     sizes = [row.value("memory", "prepared_mib") for row in rows]
     return sizes if any(sizes) else [None] * len(rows)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from report.flexible import Schedule, in_words, schedule_of
+from report.flexible import Schedule, in_words, schedule_of, weak_guidance
 from report.result_tables import plain_marks_of, tag_of
 from report.run_view import RunView
 from report.tables import Table, number_column, text_column
@@ -15,11 +15,18 @@ def schedules_table(view: RunView) -> Table | None:
         return None
     rows, schedules = [row for row, _ in found], [schedule for _, schedule in found]
     conventions = list(dict.fromkeys(name for schedule in schedules for name, _ in schedule.fractions))
+    guided = [weak_guidance(row) for row in rows]
+    kinds = {*guided} - {""}
     differences = [row.quantity("agreement", "difference") for row in rows]
     columns = (
         text_column("cell", "Cell", [row.cell for row in rows], tags=[tag_of(row) for row in rows]),
         number_column("steps", "Steps", "1", [len(schedule.patch) for schedule in schedules], decimals=0),
-        text_column("schedule", "Patch sizes", [_branches(schedule) for schedule in schedules], wide=True),
+        text_column(
+            "schedule",
+            "Patch sizes",
+            [_branches(*pair, len(kinds) > 1) for pair in zip(schedules, guided, strict=True)],
+            wide=True,
+        ),
         number_column("fraction", "Compute", "%", [100 * schedule.fraction for schedule in schedules], decimals=2),
         *(
             number_column(
@@ -38,8 +45,11 @@ def schedules_table(view: RunView) -> Table | None:
         "same loop with every step at the pre-trained patch size."
         + "".join(f" ({letter}): {name}." for letter, name in _lettered(conventions))
     ]
-    if any(schedule.guide for schedule in schedules):
-        notes.append("The guidance branch is named only where its sizes differ from the conditional branch's.")
+    if kinds:
+        notes.append(
+            "The guidance branch is named only where its sizes differ from the conditional branch's. "
+            + _WEAK[kinds.pop() if len(kinds) == 1 else "both"]
+        )
     if any(differences):
         notes.append(
             "Difference: mean absolute difference per element between the noise predicted at a coarser patch size and "
@@ -49,9 +59,18 @@ def schedules_table(view: RunView) -> Table | None:
     return Table("schedules", caption, columns, plain_marks_of(rows), tuple(notes)).without_empty_columns()
 
 
-def _branches(schedule: Schedule) -> str:
-    words = in_words(schedule.patch)
-    return f"{words}; guidance: {in_words(schedule.guide)}" if schedule.guide else words
+_WEAK = {
+    "conditional": "In steps in which they differ it predicts for the class itself, in the others for no class.",
+    "unconditional": "It predicts for no class.",
+    "both": "In steps in which they differ it predicts for the class itself (conditional) or for no class "
+    "(unconditional), in the others for no class.",
+}
+
+
+def _branches(schedule: Schedule, weak: str, named: bool) -> str:
+    """``named``: say what the guidance branch predicts, because other cells' predict something else."""
+    words, guidance = in_words(schedule.patch), f"guidance ({weak})" if named else "guidance"
+    return f"{words}; {guidance}: {in_words(schedule.guide)}" if schedule.guide else words
 
 
 def _lettered(names: list[str]) -> list[tuple[str, str]]:

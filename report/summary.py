@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 
 from harness.stats.pareto import Point, pareto_front
-from harness.store.records import Quantity
 from report.activity import activity_of
+from report.flexible import schedule_of
 from report.numbers import short, with_unit
 from report.result_tables import has_quality
 from report.run_view import Row, RunView, Status
+from report.schedule_summary import cheapest_schedule, orders
+from report.sentences import listed, overlap, sampled_alike, spread
 
 
 def summary(view: RunView) -> tuple[str, ...]:
-    """Paragraphs: what ran, the best quality, the fronts, the savings, the warnings."""
+    """Paragraphs: what ran, the best quality, the fronts, the schedules, the savings, the warnings."""
     paragraphs = (
         " ".join(filter(None, (_what_ran(view), _best_quality(view)))),
         " ".join(filter(None, (_compute_front(view), _time_front(view)))),
+        " ".join(filter(None, (cheapest_schedule(view), *orders(view)))),
         " ".join(filter(None, (_saving(view), _dynamic(view), _launch_bound(view), _sizes(view)))),
     )
     return tuple(paragraph for paragraph in paragraphs if paragraph)
-
-
-def listed(words: Iterable[str]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
-    items = list(words)
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
 
 
 def _what_ran(view: RunView) -> str:
@@ -47,25 +43,12 @@ def _best_quality(view: RunView) -> str:
     if not scored:
         return ""
     best, figure = min(scored, key=lambda pair: pair[1].value)
-    text = f"The lowest Fréchet distance is {_spread(figure)}, of {best.cell}"
-    alike = [row.cell for row, other in scored if row is not best and _overlap(figure, other)]
+    text = f"The lowest Fréchet distance is {spread(figure)}, of {best.cell}"
+    alike = [row.cell for row, other in scored if row is not best and overlap(figure, other)]
     if not alike:
         return text + "."
     verb = "is" if len(alike) == 1 else "are"
     return f"{text}; {listed(alike)} {verb} not told apart from it (the intervals overlap)."
-
-
-def _spread(quantity: Quantity) -> str:
-    text = short(quantity.value)
-    if quantity.low is None or quantity.high is None:
-        return text
-    return f"{text} [{short(quantity.low)}, {short(quantity.high)}]"
-
-
-def _overlap(a: Quantity, b: Quantity) -> bool:
-    if a.low is None or a.high is None or b.low is None or b.high is None:
-        return False
-    return max(a.low, b.low) <= min(a.high, b.high)
 
 
 def _compute_front(view: RunView) -> str:
@@ -115,7 +98,7 @@ def _saving(view: RunView) -> str:
         return ""
     note = f" ({fastest.cost_words})" if fastest.cost_words else ""
     text = (
-        f"The largest speed-up over {view.baseline} is {_spread(speedup)}×, of {fastest.cell}{note}, "
+        f"The largest speed-up over {view.baseline} is {spread(speedup)}×, of {fastest.cell}{note}, "
         f"for {short(1 / ratio)}× fewer operations: a realised share of {realised:.2f}."
     )
     least = min(rows, key=lambda row: row.realised or 0.0)
@@ -136,12 +119,12 @@ def _dynamic(view: RunView) -> str:
         return ""
     everyone = rows
     rows = [row for row in rows if row.quantity("quality", "frechet")] or rows
-    rows = [row for row in rows if _sampled_alike(row, base)] or rows
+    rows = [row for row in rows if sampled_alike(row, base)] or rows
     rows = [row for row in rows if row.realised is not None] or rows
     best = max(rows, key=lambda row: (row.realised or 0.0, -(row.flops_ratio or 0.0)))
     ratio = best.flops_ratio or 0.0
     note = f" ({best.cost_words})" if best.cost_words else ""
-    others = "" if _sampled_alike(best, base) else ", its other sampling included"
+    others = "" if sampled_alike(best, base) else ", its other sampling included"
     change = f"{100 * (1 - ratio):.0f} % less" if ratio <= 1 else f"{100 * (ratio - 1):.0f} % more"
     text = "The dynamic cell" if len(everyone) == 1 else f"Of {len(everyone)} dynamic cells,"
     text += f" {best.cell}{note} computes {change} an image than {base.cell}{others}"
@@ -153,26 +136,13 @@ def _dynamic(view: RunView) -> str:
     return f"{text}; its realised share is {best.realised:.2f}{rank}."
 
 
-def _sampled_alike(row: Row, base: Row) -> bool:
-    a, b = row.spec, base.spec
-    guided = (a.guidance_scale, a.guidance_interval, a.guidance_channels)
-    return (a.sampler, a.sampler_options, a.steps, *guided) == (
-        b.sampler,
-        b.sampler_options,
-        b.steps,
-        b.guidance_scale,
-        b.guidance_interval,
-        b.guidance_channels,
-    )
-
-
 def _quality_change(row: Row, base: Row) -> str:
     own, usual = row.quantity("quality", "frechet"), base.quantity("quality", "frechet")
     if own is None or usual is None:
         return ""
     change = own.value - usual.value
     size = "the same" if change == 0 else f"{short(abs(change))} {'higher' if change > 0 else 'lower'}"
-    within = ", within the interval" if _overlap(own, usual) else ""
+    within = ", within the interval" if overlap(own, usual) else ""
     return f", at a Fréchet distance of {short(own.value)} ({size}{within})"
 
 
@@ -193,9 +163,18 @@ def _sizes(view: RunView) -> str:
         return ""
     low = min(counted, key=lambda row: row.value("flops", "gmacs_step") or 0.0)
     high = max(counted, key=lambda row: row.value("flops", "gmacs_step") or 0.0)
+    least, most = (with_unit(row.value("flops", "gmacs_step") or 0.0, "GMAC") for row in (low, high))
+    means = ["; the mean over its steps" if _uneven(row) else "" for row in (low, high)]
     if low is high:
-        return f"One forward of {low.cell} takes {with_unit(low.value('flops', 'gmacs_step') or 0.0, 'GMAC')}."
-    return (
-        f"One forward takes from {with_unit(low.value('flops', 'gmacs_step') or 0.0, 'GMAC')} ({low.cell}) "
-        f"to {with_unit(high.value('flops', 'gmacs_step') or 0.0, 'GMAC')} ({high.cell})."
-    )
+        return f"One forward of {low.cell} takes {least}{means[0].replace(';', ',')}."
+    return f"One forward takes from {least} ({low.cell}{means[0]}) to {most} ({high.cell}{means[1]})."
+
+
+def _uneven(row: Row) -> bool:
+    """Whether the cell's forwards cost more in some steps, or in one branch of guidance, than in others."""
+    schedule = schedule_of(row)
+    if schedule is not None and schedule.guide:
+        return True
+    profile = row.detail("flops").get("profile") or ()
+    costs = [float(step["gmacs"]) / (step.get("rows") or 1) for step in profile]
+    return bool(costs) and max(costs) > 1.001 * min(costs)

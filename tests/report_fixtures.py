@@ -119,10 +119,10 @@ def flexible_cells() -> list[Planned]:
     cells = [Planned(spec("ddpm-50", "ddpm", 50, 1.0), 2.4)]
     for percent, weak in ((100, 0), (75, 17), (64, 24), (50, 33), (40, 40)):
         patch = (4,) * weak + (2,) * (50 - weak)
-        cells.append(flexible_cell(f"flexi-{percent}", Flexible(patch, agreement=percent == 64), 2.5 + 0.01 * weak))
+        cells.append(flexible_cell(f"flexi-{percent}", Flexible(patch, agreement=percent == 64), 2.42 + 0.004 * weak))
     mixed = tuple(4 if step % 2 == 0 and step < 48 else 2 for step in range(50))
     cells.append(flexible_cell("flexi-64-last", Flexible((2,) * 26 + (4,) * 24), 3.4))
-    cells.append(flexible_cell("flexi-64-interleaved", Flexible(mixed), 2.9))
+    cells.append(flexible_cell("flexi-64-interleaved", Flexible(mixed), 2.62))
     guided = Flexible((4,) * 30 + (2,) * 20, (4,) * 45 + (2,) * 5, agreement=True)
     cells.append(flexible_cell("flexi-20-5-g1.5", guided, 2.3, guidance=1.5))
     three = Flexible((8,) * 3 + (4,) * 3 + (2,) * 4, sizes=(2, 4, 8), agreement=True)
@@ -130,11 +130,11 @@ def flexible_cells() -> list[Planned]:
 
 
 def flexible_cell(
-    cell: str, flexible: Flexible, frechet: float = 3.0, *, guidance: float = 1.0, sampler: str = "ddpm"
+    cell: str, flexible: Flexible, frechet: float = 3.0, *, guidance: float = 1.0, sampler: str = "ddpm", **more: Any
 ) -> Planned:
-    """A cell of a flexible model on the digits data, with as many steps as its schedule."""
+    """A cell of a flexible model on the digits data, with as many steps as its schedule. ``more``: of its spec."""
     measure = (*MEASUREMENTS, "agreement") if flexible.agreement else MEASUREMENTS
-    changes = {"method": "flexidit-digits", "weights": "zoo:flexidit-digits", "measure": measure}
+    changes = {"method": "flexidit-digits", "weights": "zoo:flexidit-digits", "measure": measure, **more}
     made = spec(cell, sampler, len(flexible.patch), guidance).model_copy(update=changes)
     return Planned(made, frechet, flexible=flexible)
 
@@ -387,6 +387,8 @@ def _call_ms(cell: Planned) -> float:
 def _latency(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict[str, Quantity], dict[str, Any]]:
     call = _call_ms(cell)
     prepare = 14.2 if cell.dynamic is not None and cell.dynamic.width else 0.0
+    prepare = 0.9 * len(cell.flexible.sizes) if cell.flexible is not None else prepare
+    layouts = _layouts(cell, call)
     sample = call * cell.spec.steps + 3.1 + prepare
     how = "order statistics of the median"
     values = {
@@ -395,7 +397,7 @@ def _latency(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict
         "image_ms": _around(sample / 8, "ms", 0.012, how),
         "images_per_s": _around(8000 / sample, "images/s", 0.012, how),
     }
-    if cell.dynamic is not None:
+    if cell.dynamic is not None or cell.flexible is not None:
         values["prepare_ms"] = _around(prepare, "ms", 0.05, how)
     if baseline is not None and cell.spec.cell != baseline:
         values["speedup"] = _around((9.3 * 50 + 3.1) / sample, "1", 0.015, "paired bootstrap over rounds")
@@ -413,12 +415,26 @@ def _latency(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict
         "order": "A B B A",
         "speedup_level": "sample",
         "levels": {"step": level(call, 240), "sample": level(sample, 12)},
-        "cold": {"load_ms": 41.5, "first_call_ms": 66.0 + call},
+        "cold": {"load_ms": 41.5, "first_call_ms": None if layouts else 66.0 + call},
+        "layouts_ms": layouts,
         "gap_share": 0.27 if cell.spec.cost_only else 0.06,
         "launch_bound": cell.spec.cost_only,
         "conditions": {"attention": "math", "tf32": False, "warmup_s": 1.0},
     }
     return values, detail
+
+
+def _layouts(cell: Planned, call: float) -> dict[str, dict[str, float]]:
+    """Milliseconds of a guided step for every pair of unequal sizes; packing the coarse sequences is the fastest."""
+    flexible = cell.flexible
+    if flexible is None or flexible.guide is None:
+        return {}
+    pairs = dict.fromkeys((a, b) for a, b in zip(flexible.patch, flexible.guide, strict=True) if a != b)
+    shares = {"separate": 1.45, "padded": 1.6, "joined": 1.12, "packed": 1.04}
+    return {
+        f"patch {a}, guidance {b}": {name: call * share * (1 + 0.1 * (b == 8)) for name, share in shares.items()}
+        for a, b in pairs
+    }
 
 
 def _kernels(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict[str, Quantity], dict[str, Any]]:
@@ -452,6 +468,8 @@ def _kernels(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict
 def _memory(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict[str, Quantity], dict[str, Any]]:
     peak = 31.4 + 9.1 * _rows(cell)
     prepared = {} if cell.dynamic is None else {"prepared_mib": _exact(3.3 * cell.dynamic.width, "MiB")}
+    if cell.flexible is not None:
+        prepared = {"prepared_mib": _exact(0.2 * len(cell.flexible.sizes), "MiB")}
     return {
         **prepared,
         "peak_mib": _exact(peak, "MiB"),

@@ -99,7 +99,7 @@ def test_a_static_run_has_no_dynamic_section(tmp_path: Path) -> None:
     cells = [cell for cell in fixtures.digits_cells() if cell.spec.method == "dit-digits"]
     files = write_report(fixtures.write_run(tmp_path, cells))
     text = files.markdown.read_text()
-    for words in ("Promised", "Where the rest went", "Activity", "Prepare", "dynamic", "Sliced", "Imposed", "routers"):
+    for words in ("Promised", "Where the rest went", "Activity", "Prepare", "dynamic", "slicing", "Imposed", "routers"):
         assert words not in text, words
     assert not [path for path in files.figures if path.stem.startswith(("activity", "token_maps"))]
 
@@ -230,7 +230,7 @@ def test_old_records_without_the_new_fields_still_render(folder: Path) -> None:
     files = write_report(folder)
     assert files.pdf is not None
     text = files.markdown.read_text()
-    assert "Sliced" not in text and "slicing" not in text and "Prepare" not in text
+    assert "slicing" not in text and "Prepare" not in text
     assert not [path for path in files.figures if path.stem.startswith(("activity", "token_maps"))]
 
 
@@ -336,7 +336,7 @@ def test_how_tokens_were_counted_is_explained_and_csv_keeps_the_interval(dynamic
     assert lines["ddpm-50"]["gmacs_step_low"] == ""
 
 
-def test_sliced_weights_are_shown_beside_the_peak(dynamic: ReportFiles) -> None:
+def test_prepared_weights_are_shown_beside_the_peak(dynamic: ReportFiles) -> None:
     table = cost_table(load_run(dynamic.cells.parent))
     assert entries(table, "prepared_mib") | {"ddim-10": None} == entries(table, "prepared_mib")
     assert entries(table, "prepared_mib")["dydit-0.5"] == pytest.approx(3.3)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from report.flexible import schedule_of
 from report.plots.style import (
     BLUE,
     BROWN,
@@ -114,8 +115,11 @@ def _times(row: Row) -> dict[str, float]:
 def _caption(rows: Sequence[Row], left_out: Sequence[Row]) -> str:
     batches = sorted({int(batch) for row in rows if (batch := row.detail("kernels").get("batch"))})
     batch = f" of batch {', '.join(map(str, batches))}" if batches else ""
+    mean = (
+        "; where patch sizes differ from step to step, the mean over the steps" if any(map(schedule_of, rows)) else ""
+    )
     caption = (
-        f"Where the time of one denoiser call{batch} goes, from the profiler's own pass. "
+        f"Where the time of one denoiser call{batch} goes, from the profiler's own pass{mean}. "
         "Gap: wall clock minus device time."
     )
     return caption + (f" {len(left_out)} further cells are not drawn." if left_out else "")
