@@ -226,7 +226,7 @@ def _print_time(
         "latency_ms": "ms a step",
         "sample_ms": f"ms a loop of {request.steps} steps",
         "image_ms": f"ms an image of {request.steps} steps",
-        "prepare_ms": f"ms to plan and slice for {request.steps} steps, once",
+        "prepare_ms": f"ms to plan and prepare weights for {request.steps} steps, once",
         "images_per_s": f"images/s at {request.steps} steps",
         "speedup": f"speed-up over {request.against}",
         "realised": "realised share of the FLOPs saving",

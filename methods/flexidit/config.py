@@ -60,8 +60,8 @@ class FlexiDiTConfig(DiTConfig):
                 raise ConfigError(f"{name} is one of {', '.join(get_args(kind))}, not {getattr(self, name)!r}")
         if self.recipe == "lora" and self.layout not in ("auto", "separate"):
             raise ConfigError(
-                f"layout {self.layout} runs both branches on the same weights, and recipe lora gives each size its own: "
-                "leave it at auto"
+                f"layout {self.layout} runs both branches on the same weights, and recipe lora gives each size its "
+                "own: leave it at auto"
             )
         if self.recipe == "shared" and self.underlying_size < self.patch_size:
             raise ConfigError(
