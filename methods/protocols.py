@@ -161,9 +161,9 @@ class Denoiser(Protocol):
     def tune(self, plans: Sequence[StepPlan], rows: int, same_class: bool) -> dict[str, dict[str, float]]:
         """Choose by measurement how calls with ``rows`` images execute; what they compute stays.
 
-        Returns milliseconds by choice: step -> how -> ms; empty where there is nothing to choose. Without it the same
-        way is taken always, so that the clock decides nothing about samples. ``same_class``: the guidance branch has
-        the labels of the conditional one.
+        Returns milliseconds by choice: step -> how -> ms; empty where there is nothing to choose. Only calls that ask
+        for it use the choice, so that the clock decides nothing about samples. ``same_class``: the guidance branch
+        has the labels of the conditional one.
         """
         ...
 
@@ -184,9 +184,20 @@ class Flexible(Denoiser, Protocol):
     """A denoiser whose plans may give the guidance branch another patch size."""
 
     def pair(
-        self, x: Tensor, t: Tensor, y: Tensor, y_guide: Tensor, plan: StepPlan, ledger: WorkLedger | None = None
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor,
+        y_guide: Tensor,
+        plan: StepPlan,
+        ledger: WorkLedger | None = None,
+        *,
+        tuned: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Outputs (B, C_out, H, W) of both branches of a step, for labels ``y`` and ``y_guide`` (B,)."""
+        """Outputs (B, C_out, H, W) of both branches of a step, for labels ``y`` and ``y_guide`` (B,).
+
+        ``tuned``: in the way that ``tune`` found fastest; else always in the same way.
+        """
         ...
 
 

@@ -87,7 +87,7 @@ def step_call(cell: BoundCell, batch: int) -> tuple[Call, Weights]:
     """
     cell.tune(batch)
     streams = cell.streams(range(batch))
-    denoiser = cell.denoiser(streams.labels)
+    denoiser = cell.denoiser(streams.labels, tuned=True)
     count, routed = len(denoiser.plans), cell.model.selects_tokens
     kinds: dict[tuple[StepPlan, bool], list[int]] = {}
     for step, plan in enumerate(denoiser.plans):
@@ -137,7 +137,7 @@ def sample_call(cell: BoundCell, batch: int) -> Call:
 
     def call(index: int) -> Tensor:
         cell.model.forget()
-        denoiser = cell.denoiser(streams.labels)
+        denoiser = cell.denoiser(streams.labels, tuned=True)
 
         def denoise(x: Tensor, step: int) -> Tensor:
             return denoiser(x.to(dtype), step).float()

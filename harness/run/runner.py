@@ -61,7 +61,8 @@ def check_inputs(plan: Plan, missing: dict[str, list[PlannedMeasurement]]) -> No
     seen: set[tuple[object, ...]] = set()
     for cell in plan.cells:
         spec = cell.spec
-        key = (spec.method, repr(spec.config), spec.weights, spec.device, spec.steps, spec.guidance_scale, spec.measure)
+        sampling = (spec.sampler, repr(spec.sampler_options), spec.steps, spec.guidance_scale, spec.guidance_interval)
+        key = (spec.method, repr(spec.config), spec.weights, spec.device, spec.measure, *sampling)
         if spec.cell not in missing or key in seen:
             continue
         seen.add(key)

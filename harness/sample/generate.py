@@ -44,15 +44,13 @@ class BoundCell:
     def streams(self, indices: range) -> SampleStreams:
         return SampleStreams(self.spec.seed, indices, self.shape, self.model.num_classes, self.spec.device)
 
-    def denoiser(self, labels: Tensor, ledger: WorkLedger | None = None) -> GuidedDenoiser:
+    def denoiser(self, labels: Tensor, ledger: WorkLedger | None = None, tuned: bool = False) -> GuidedDenoiser:
+        """``tuned``: run as ``tune`` found fastest. Not for samples that are scored."""
         plans = self.model.plan(self.sampler.timesteps)
-        return GuidedDenoiser(self.model, labels, plans, self.rule, ledger)
+        return GuidedDenoiser(self.model, labels, plans, self.rule, ledger, tuned)
 
     def tune(self, images: int) -> dict[str, dict[str, float]]:
-        """Let the model choose by measurement how it runs ``images`` images: what it found, in milliseconds.
-
-        Not for samples that are scored: their last bits would depend on the clock.
-        """
+        """Let the model choose by measurement how it runs ``images`` images: what it found, in milliseconds."""
         plans = [plan for plan in self.model.plan(self.sampler.timesteps) if self.rule.guides(plan.timestep)]
         return self.model.tune(plans, images, self.rule.weak == "conditional")
 
@@ -108,7 +106,7 @@ def checkpoint_problem(spec: CellSpec, path: Path | None) -> Problem | None:
 
 def _schedule_problem(spec: CellSpec, model: Denoiser) -> Problem | None:
     """Whether patch sizes can be scheduled over the cell's steps as it says, and compared as it asks."""
-    if "agreement" in spec.measure and not model.patch_sizes:
+    if "agreement" in spec.measure and len(model.patch_sizes) < 2:
         return Problem("measure", f"agreement compares patch sizes, and {spec.method} has one")
     if spec.config.get("schedule") is None:
         return None

@@ -49,7 +49,7 @@ class GuidedDenoiser:
     """A denoiser for one batch of labels: ``denoise(x, step)`` -> model output (B, C_out, H, W).
 
     Conditional and unconditional rows run as one call of 2B rows where the step guides, else B rows run. Where the plan
-    gives the guidance branch another patch size, the model runs the pair as it finds best.
+    gives the guidance branch another patch size, the model runs the pair; ``tuned``: as its measurement found best.
     """
 
     def __init__(
@@ -59,8 +59,10 @@ class GuidedDenoiser:
         plans: Sequence[StepPlan],
         rule: GuidanceRule,
         ledger: WorkLedger | None = None,
+        tuned: bool = False,
     ) -> None:
-        self.model, self.labels, self.plans, self.rule, self.ledger = model, labels, plans, rule, ledger
+        self.model, self.labels, self.plans, self.rule = model, labels, plans, rule
+        self.ledger, self.tuned = ledger, tuned
         self._none = torch.full_like(labels, model.num_classes)
         self._both = torch.cat([labels, self._none])
 
@@ -75,7 +77,9 @@ class GuidedDenoiser:
             t = torch.full((x.shape[0],), plan.timestep, device=x.device)
             by_class = self.rule.weak == "conditional"
             labels = self.labels if by_class else self._none
-            cond, other = cast(Flexible, self.model).pair(x, t, self.labels, labels, plan, self.ledger)
+            cond, other = cast(Flexible, self.model).pair(
+                x, t, self.labels, labels, plan, self.ledger, tuned=self.tuned
+            )
             scale = weak_scale(scale) if by_class else scale
         channels = self.rule.channels or self.model.in_channels
         return combine(cond, other, scale, min(channels, self.model.in_channels))

@@ -63,15 +63,15 @@ class FlexiDiTConfig(DiTConfig):
                 f"layout {self.layout} runs both branches on the same weights, and recipe lora gives each size its "
                 "own: leave it at auto"
             )
+        for name, least in (("underlying_size", 1), ("lora_rank", 1), ("prepared_mib", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(f"{name} must be a whole number of at least {least}, not {value!r}")
         if self.recipe == "shared" and self.underlying_size < self.patch_size:
             raise ConfigError(
                 f"underlying_size {self.underlying_size} is below patch_size {self.patch_size}: "
                 "the pre-trained kernel would not fit into it"
             )
-        for name, least in (("underlying_size", 1), ("lora_rank", 1), ("prepared_mib", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(f"{name} must be a whole number of at least {least}, not {value!r}")
         if self.schedule is not None:
             object.__setattr__(self, "schedule", Schedule.parse(self.schedule, ordered))
 

@@ -16,7 +16,8 @@ from methods.flexidit.patching import lift_embedding, lift_head, project_embeddi
 
 @torch.no_grad()
 def flexidit_from(static: nn.Module, **config: Any) -> FlexiDiT:
-    """A FlexiDiT with the weights of ``static``; new sizes start from what its kernels project to.
+    """A FlexiDiT with the weights of ``static``; new sizes start from what its kernels project to. With the LoRA recipe
+    the base is frozen.
 
     ``config`` holds fields of FlexiDiTConfig; those of its shape must be the model's. Raises ConfigError.
     """
@@ -38,4 +39,5 @@ def flexidit_from(static: nn.Module, **config: Any) -> FlexiDiT:
         own.x_embedder.proj.bias.copy_(given["x_embedder.proj.bias"])
         own.linear.weight.copy_(project_head(head["weight"], channels, size))
         own.linear.bias.copy_(project_head(head["bias"], channels, size))
+    model.freeze_base()
     return model

@@ -76,7 +76,6 @@ class FlexiDiT(DiT):
         self.size_norms = nn.ModuleDict({size: nn.LayerNorm(config.hidden_size, eps=1e-6) for size in norms})
         if lora:
             self.lora_layers = add_lora(self.blocks, LORA_TARGETS, tuple(new), config.lora_rank, self.switch)
-            self.freeze_base()
 
     prepared: PreparedWeights
     switch: Switch
@@ -93,7 +92,9 @@ class FlexiDiT(DiT):
         return cast(tuple[int, ...], self.config.patch_sizes)
 
     def freeze_base(self) -> None:
-        """Leave only what the LoRA recipe adds to be trained."""
+        """Leave only what the LoRA recipe adds to be trained; nothing to do where weights are shared."""
+        if self.config.recipe == "shared":
+            return
         for name, parameter in self.named_parameters():
             added = name.startswith(("size_embed.", "new_sizes.", "size_norms.")) or ".adapters." in name
             parameter.requires_grad_(added)
@@ -227,11 +228,21 @@ class FlexiDiT(DiT):
         return self.unpatchify(F.linear(self.final_layer.modulated(tokens, c), ends.head, ends.head_bias))
 
     def pair(
-        self, x: Tensor, t: Tensor, y: Tensor, y_guide: Tensor, plan: StepPlan, ledger: WorkLedger | None = None
+        self,
+        x: Tensor,
+        t: Tensor,
+        y: Tensor,
+        y_guide: Tensor,
+        plan: StepPlan,
+        ledger: WorkLedger | None = None,
+        *,
+        tuned: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Both branches of a step that guides with another size: outputs (B, C_out, S, S) for ``y`` and ``y_guide``."""
         layout: str = self.config.layout
-        if layout == "auto":
+        if layout == "auto" and not tuned:
+            layout = "separate"
+        elif layout == "auto":
             times = self.layouts.get((plan.patch, plan.guide, x.shape[0], y_guide is y), {"separate": 0.0})
             layout = min(times, key=lambda each: times[each])
         return run_pair(self, x, t, y, y_guide, plan, layout, ledger)

@@ -37,8 +37,11 @@ def embedding_matrix(stored: int, size: int) -> Tensor:
 
 @lru_cache
 def head_matrix(stored: int, size: int) -> Tensor:
-    """From a stored de-embedding to one of ``size``: pinv(B(size→stored)), (size², stored²). Its rows sum to 1."""
-    return _pinv(bilinear(size, stored))
+    """From a stored de-embedding to one of ``size``: (size², stored²), rows that sum to 1.
+
+    pinv(B(size→stored)) up to the stored size; above it predictions are interpolated, B(stored→size).
+    """
+    return _pinv(bilinear(size, stored)) if size <= stored else bilinear(stored, size)
 
 
 def project_embedding(weight: Tensor, size: int) -> Tensor:

@@ -134,6 +134,8 @@ def _amounts(value: Any, form: str, known: Sizes) -> tuple[tuple[int, float], ..
         whole = form == "fractions" or (isinstance(amount, int) and not isinstance(amount, bool))
         if not _is_number(amount) or amount < 0 or not whole:
             raise ConfigError(f"schedule: {form} of size {size} must be {_what(form)}, not {amount!r}")
+        if size in dict(amounts):
+            raise ConfigError(f"schedule: {form} name size {size} twice")
         amounts.append((size, amount))
     if form == "fractions" and not math.isclose(total := sum(amount for _, amount in amounts), 1, abs_tol=1e-6):
         raise ConfigError(f"schedule's fractions add up to {total:g} and must add up to 1")
@@ -203,6 +205,8 @@ def _solve(branch: Branch, steps: int, known: Sizes, cost: CostOf) -> dict[int, 
     """Counts whose compute is nearest to the target, by the two neighbouring sizes that enclose it."""
     usable = sorted(branch.sizes or known, reverse=True)
     shares = {size: cost(size) / cost(known[0]) for size in usable}
+    if math.isclose(branch.target, shares[usable[-1]]):
+        return {usable[-1]: steps}
     for coarse, fine in pairwise(usable):
         if shares[coarse] <= branch.target <= shares[fine]:
             weak = round(steps * (shares[fine] - branch.target) / (shares[fine] - shares[coarse]))

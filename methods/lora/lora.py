@@ -36,11 +36,12 @@ class Merged:
 class LoraFactors(nn.Module):
     """scale · up · down, with down (rank, C_in) random and up (C_out, rank) zero at the start: no change."""
 
-    def __init__(self, in_features: int, out_features: int, rank: int, alpha: float) -> None:
+    def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
+        """For a ``weight`` (C_out, C_in), in its type and on its device."""
         super().__init__()
         self.scale = alpha / rank
-        self.down = nn.Parameter(torch.empty(rank, in_features))
-        self.up = nn.Parameter(torch.empty(out_features, rank))
+        self.down = nn.Parameter(weight.new_empty(rank, weight.shape[1]))
+        self.up = nn.Parameter(weight.new_empty(weight.shape[0], rank))
         self.reset()
 
     def reset(self) -> None:
@@ -63,9 +64,7 @@ class LoraLinear(nn.Linear):
         self.weight, self.bias = base.weight, base.bias
         self.switch = switch
         scale = float(rank) if alpha is None else alpha
-        self.adapters = nn.ModuleDict(
-            {name: LoraFactors(base.in_features, base.out_features, rank, scale) for name in names}
-        )
+        self.adapters = nn.ModuleDict({name: LoraFactors(base.weight, rank, scale) for name in names})
 
     def forward(self, x: Tensor) -> Tensor:
         name = self.switch.active

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Strict(BaseModel):
@@ -47,6 +47,12 @@ class MatchingRecipe(Strict):
     weak_steps: int = Field(default=2, ge=1, description="first steps of a chain, at a new size")
     powerful_steps: int = Field(default=1, ge=0, description="its last steps, at the pre-trained size")
     batch: int = Field(default=64, ge=2, description="chains, and noised images to compare with")
+
+    @model_validator(mode="after")
+    def _chain_fits(self) -> MatchingRecipe:
+        if self.weak_steps + self.powerful_steps >= self.grid:
+            raise ValueError(f"a chain of {self.weak_steps} + {self.powerful_steps} steps needs a longer grid")
+        return self
 
 
 class FlexibleRecipe(Strict):

@@ -87,6 +87,8 @@ def _denoiser(recipe: Recipe, base: Path | None) -> nn.Module:
         model = methods.convert(static, recipe.method, **options, **recipe.config)
     if recipe.dynamic is not None:
         cast(DyDiT, model).open_routers(recipe.dynamic.router_bias)
+    else:
+        cast(FlexiDiT, model).freeze_base()
     return model
 
 
