@@ -127,7 +127,7 @@ def _target(value: Any, sizes: Sizes, order: Order, known: Sizes) -> Branch:
 def _amounts(value: Any, form: str, known: Sizes) -> tuple[tuple[int, float], ...]:
     if not isinstance(value, Mapping) or not value:
         raise ConfigError(f"schedule: {form} map patch sizes to {form}, as in {_example(form)}")
-    amounts = []
+    amounts: list[tuple[int, float]] = []
     for key, amount in value.items():
         size = _sizes([key])[0]
         _check_size(size, known)
