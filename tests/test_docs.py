@@ -44,6 +44,7 @@ def test_committed_results_are_complete_and_of_one_version_of_the_shipped_suite(
         ("dydit-time-cpu", 5),
         ("dydit-digits-cpu", 14),
         ("dydit-cost-cpu", 12),
+        ("flexidit-cost-cpu", 14),
     ):
         store = RunStore(ROOT / "results" / name)
         rows = store.cells()

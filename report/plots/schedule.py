@@ -16,7 +16,7 @@ from report.flexible import Schedule, agreement_of, in_words, schedule_of
 from report.plots.style import DARK, PAGE_WIDTH, Picture, picture, shortened, styled
 from report.run_view import RunView
 
-MOST_ROWS = 12
+MOST_ROWS = 16
 _INCHES = 0.23  # a row of one strip; with two strips it is _TWO times as high
 _TWO = 1.5
 # Fine to coarse: lightness rises all the way, so it reads in grey print, and the lightest still shows as a line.
