@@ -91,7 +91,8 @@ def step_call(cell: BoundCell, batch: int) -> tuple[Call, Weights]:
     count, routed = len(denoiser.plans), cell.model.selects_tokens
     kinds: dict[tuple[StepPlan, bool], list[int]] = {}
     for step, plan in enumerate(denoiser.plans):
-        kinds.setdefault((plan.key, cell.rule.guides(plan.timestep)), []).append(step)
+        guides = cell.rule.guides(plan.timestep)
+        kinds.setdefault(((plan if guides else plan.branches[0]).key, guides), []).append(step)
     if routed or len(kinds) > MAX_STEPS_A_CYCLE:
         cycle = min(count, MAX_STEPS_A_CYCLE)
         steps, weights = [k * count // cycle for k in range(cycle)], (1 / cycle,) * cycle

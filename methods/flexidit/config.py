@@ -46,7 +46,7 @@ class FlexiDiTConfig(DiTConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         sizes = self.patch_sizes
-        if not isinstance(sizes, list | tuple) or not all(isinstance(size, int) and size > 0 for size in sizes):
+        if not isinstance(sizes, list | tuple) or not all(type(size) is int and size > 0 for size in sizes):
             raise ConfigError(f"patch_sizes is a list of whole numbers such as [2, 4], not {sizes!r}")
         if self.patch_size not in sizes:
             raise ConfigError(f"patch_sizes {list(sizes)} lack the pre-trained size, patch_size {self.patch_size}")

@@ -201,7 +201,8 @@ class FlexiDiT(DiT):
         ledger: WorkLedger | None = None,
     ) -> Tensor:
         """At ``patch_size``, else at the plan's, else at the pre-trained one. Raises ConfigError for another size."""
-        size = patch_size or (plan and plan.patch) or self.config.patch_size
+        planned = None if plan is None else plan.patch
+        size = patch_size if patch_size is not None else planned or self.config.patch_size
         if size not in self.patch_sizes:
             listed, more = (", ".join(map(str, sizes)) for sizes in (self.patch_sizes, (*self.patch_sizes, size)))
             raise ConfigError(f"the model has patch sizes {listed} and not {size} (patch_sizes=[{more}] would add it)")

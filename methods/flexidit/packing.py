@@ -1,6 +1,6 @@
 """Two branches of unequal length in one guided step: four ways to run them, equal in output (arXiv 2502.20126, C.4).
 
-separate  two calls, one a length: the fewest operations
+separate  two calls, one a length: nothing is masked
 padded    one call of 2B rows as long as a fine sequence; coarse ones are padded
 joined    one call of B rows, each a fine and a coarse sequence behind each other
 packed    one call of rows as long as a fine sequence; an additional row holds as many coarse ones as fit

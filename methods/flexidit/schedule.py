@@ -67,6 +67,9 @@ class Schedule:
         order: weak-first | weak-last | interleaved, and guidance: any of these forms, beside target, steps or fractions
         """
         if isinstance(value, Schedule):
+            for branch in filter(None, (value.main, value.guidance)):
+                for size in (*branch.sizes, *dict(branch.amounts)):
+                    _check_size(size, known)
             return value
         if isinstance(value, str) and (slash := re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", value)):
             main, guide = (Branch("steps", last=int(part)) for part in slash.groups())
@@ -157,6 +160,8 @@ def _is_number(value: Any) -> bool:
 def _sizes(values: Any) -> Sizes:
     """JSON has only strings for keys: '4' stands for 4."""
     try:
+        if isinstance(values, str):
+            raise ValueError
         sizes = tuple(int(value) for value in values)
         if any(str(size) != str(value) for size, value in zip(sizes, values, strict=True)):
             raise ValueError
