@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 T = TypeVar("T")
 
@@ -50,3 +50,30 @@ class PreparedWeights:
 
     def _drop(self, key: Hashable) -> None:
         self.bytes -= self._kept.pop(key)[2]
+
+
+class KeepsPrepared(nn.Module):
+    """A model with ``config.prepared_mib`` MiB for what it prepares; moving or training it drops that."""
+
+    config: Any
+
+    @property
+    def prepared(self) -> PreparedWeights:
+        if "_prepared" not in self.__dict__:
+            self.__dict__["_prepared"] = PreparedWeights(self.config.prepared_mib * 2**20)
+        return cast(PreparedWeights, self.__dict__["_prepared"])
+
+    @property
+    def prepared_bytes(self) -> int:
+        return self.prepared.bytes
+
+    def forget(self) -> None:
+        self.prepared.clear()
+
+    def train(self, mode: bool = True) -> Self:
+        self.forget()
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        self.forget()
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]

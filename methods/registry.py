@@ -102,41 +102,44 @@ def methods() -> Registry:
             )
     registry.add("dit-digits", dit, "small DiT for 8x8 handwritten digits; weights zoo:dit-digits", **_DIGITS)
     registry.add("dit-testing", dit, "tiny DiT for tests (milliseconds a call)", **_TESTING)
-    dydit, converter = "methods.dydit.model:dydit", "methods.dydit.convert:dydit_from"
-    registry.add("dydit", dydit, "DyDiT family: give the full config", converter=converter)
-    for size, (hidden, depth, heads) in _DIT_SIZES.items():
-        registry.add(
-            f"dydit-{size}-2",
-            dydit,
-            f"DiT-{size.upper()}/2 with dynamic width (TDW) and tokens (SDT); activity=0.5 costs it without weights",
-            converter=converter,
-            patch_size=2,
-            hidden_size=hidden,
-            depth=depth,
-            num_heads=heads,
-        )
-    digits = "DyDiT for 8x8 digits; weights zoo:dydit-digits-0.5 and others"
-    registry.add("dydit-digits", dydit, digits, converter=converter, **_DIGITS)
-    registry.add("dydit-testing", dydit, "tiny DyDiT for tests (milliseconds a call)", converter=converter, **_TESTING)
-    flexidit, converter = "methods.flexidit.model:flexidit", "methods.flexidit.convert:flexidit_from"
-    registry.add("flexidit", flexidit, "FlexiDiT family: give the full config", converter=converter)
-    for size, (hidden, depth, heads) in _DIT_SIZES.items():
-        registry.add(
-            f"flexidit-{size}-2",
-            flexidit,
-            f"DiT-{size.upper()}/2 that runs at several patch sizes; schedule=0.64 mixes them over the steps",
-            converter=converter,
-            patch_size=2,
-            hidden_size=hidden,
-            depth=depth,
-            num_heads=heads,
-        )
-    digits = "FlexiDiT for 8x8 digits, patch sizes 2 and 4; weights zoo:flexidit-digits"
-    registry.add("flexidit-digits", flexidit, digits, converter=converter, **_DIGITS)
-    registry.add("flexidit-testing", flexidit, "tiny FlexiDiT for tests", converter=converter, **_TESTING)
+    _add_family(
+        registry,
+        "DyDiT",
+        "methods.dydit.model:dydit",
+        "methods.dydit.convert:dydit_from",
+        "with dynamic width (TDW) and tokens (SDT); activity=0.5 costs it without weights",
+        "DyDiT for 8x8 digits; weights zoo:dydit-digits-0.5 and others",
+    )
+    _add_family(
+        registry,
+        "FlexiDiT",
+        "methods.flexidit.model:flexidit",
+        "methods.flexidit.convert:flexidit_from",
+        "that runs at several patch sizes; schedule=0.64 mixes them over the steps",
+        "FlexiDiT for 8x8 digits, patch sizes 2 and 4; weights zoo:flexidit-digits",
+    )
     for point in entry_points(group="ditbench.methods"):
         registry.add(point.name, point.value, f"from {point.dist.name if point.dist else point.value}")
     return registry
+
+
+def _add_family(registry: Registry, shown: str, target: str, converter: str, what: str, digits: str) -> None:
+    """A method made from a DiT: the family, its S to XL at patch size 2, and the small ones."""
+    family = shown.lower()
+    registry.add(family, target, f"{shown} family: give the full config", converter=converter)
+    for size, (hidden, depth, heads) in _DIT_SIZES.items():
+        registry.add(
+            f"{family}-{size}-2",
+            target,
+            f"DiT-{size.upper()}/2 {what}",
+            converter=converter,
+            patch_size=2,
+            hidden_size=hidden,
+            depth=depth,
+            num_heads=heads,
+        )
+    registry.add(f"{family}-digits", target, digits, converter=converter, **_DIGITS)
+    registry.add(f"{family}-testing", target, f"tiny {shown} for tests", converter=converter, **_TESTING)
 
 
 @cache

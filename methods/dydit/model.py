@@ -23,7 +23,7 @@ from methods.dydit.tokens import imposed_mask
 from methods.dydit.width import AttentionSlice, Indices, MlpSlice, slice_attention, slice_mlp
 from methods.dydit.work import Planner, work_units
 from methods.errors import ConfigError
-from methods.prepared import PreparedWeights
+from methods.prepared import KeepsPrepared
 from methods.protocols import StepPlan, WorkLedger, WorkUnit
 
 
@@ -35,7 +35,7 @@ class MaskedOutput:
     masks: tuple[Masks, ...]
 
 
-class DyDiT(DiT):
+class DyDiT(KeepsPrepared, DiT):
     """DiT with TDW and SDT; loads the published checkpoints of both formats."""
 
     config: DyDiTConfig
@@ -78,30 +78,9 @@ class DyDiT(DiT):
 
     # What is prepared and when it is dropped
 
-    @property
-    def prepared(self) -> PreparedWeights:
-        if "_prepared" not in self.__dict__:
-            self.__dict__["_prepared"] = PreparedWeights(self.config.prepared_mib * 2**20)
-        return cast(PreparedWeights, self.__dict__["_prepared"])
-
-    @property
-    def prepared_bytes(self) -> int:
-        return self.prepared.bytes
-
     def prepare(self, plan: StepPlan) -> None:
         for layer in range(self.config.depth):
             self.slices(layer, plan)
-
-    def forget(self) -> None:
-        self.prepared.clear()
-
-    def train(self, mode: bool = True) -> DyDiT:
-        self.forget()
-        return super().train(mode)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> DyDiT:
-        self.forget()
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # a look-up, now and then slicing: nothing to compile
     def slices(self, layer: int, plan: StepPlan) -> tuple[AttentionSlice, MlpSlice]:

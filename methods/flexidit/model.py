@@ -25,7 +25,7 @@ from methods.flexidit.patching import patch_positions, project_embedding, projec
 from methods.flexidit.schedule import Resolved
 from methods.flexidit.work import work_units
 from methods.lora.lora import Switch, add_lora
-from methods.prepared import PreparedWeights
+from methods.prepared import KeepsPrepared
 from methods.protocols import StepPlan, WorkLedger, WorkUnit
 
 LORA_TARGETS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -55,7 +55,7 @@ class NewSize(nn.Module):
         self.linear = nn.Linear(config.hidden_size, size**2 * config.out_channels)
 
 
-class FlexiDiT(DiT):
+class FlexiDiT(KeepsPrepared, DiT):
     """``model(x, t, y, patch_size=4)``: x (B, C, S, S) -> (B, C_out, S, S) at any of ``patch_sizes``."""
 
     config: FlexiDiTConfig
@@ -64,7 +64,6 @@ class FlexiDiT(DiT):
         config = config or FlexiDiTConfig()
         self.__dict__["config"] = config
         self.__dict__["layouts"] = {}
-        self.__dict__["prepared"] = PreparedWeights(config.prepared_mib * 2**20)
         self.__dict__["switch"] = Switch(config.lora_merged, prepared=self.prepared)
         super().__init__(config)
         new = [str(size) for size in config.patch_sizes[1:]]
@@ -77,7 +76,6 @@ class FlexiDiT(DiT):
         if lora:
             self.lora_layers = add_lora(self.blocks, LORA_TARGETS, tuple(new), config.lora_rank, self.switch)
 
-    prepared: PreparedWeights
     switch: Switch
     layouts: dict[tuple[int | None, int | None, int, bool], dict[str, float]]
     """Measured by ``tune``: (patch, guide, images, same labels) -> layout -> milliseconds."""
@@ -101,27 +99,12 @@ class FlexiDiT(DiT):
 
     # What is prepared and when it is dropped
 
-    @property
-    def prepared_bytes(self) -> int:
-        return self.prepared.bytes
-
     def prepare(self, plan: StepPlan) -> None:
         for size in {plan.patch or self.config.patch_size, plan.guide or self.config.patch_size}:
             self.ends(size)
             if self._adapted(size) and self.switch.merged:
                 for layer in self.lora_layers:
                     layer.merged(str(size))
-
-    def forget(self) -> None:
-        self.prepared.clear()
-
-    def train(self, mode: bool = True) -> FlexiDiT:
-        self.forget()
-        return super().train(mode)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> FlexiDiT:
-        self.forget()
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call, no-any-return]
 
     def _adapted(self, size: int) -> bool:
         return self.config.recipe == "lora" and size != self.config.patch_size
