@@ -22,6 +22,8 @@ PRELOAD = [
     "harness.measure.memory",
     "harness.quality.evaluate",
     "methods.backbones.dit",
+    "methods.dydit.model",
+    "methods.flexidit.model",
 ]
 
 
