@@ -241,3 +241,16 @@ def test_the_clock_decides_nothing_about_samples():
     bound.model.layouts[2, 4, 3, True] = {"packed": 1.0, "separate": 2.0}  # latency was measured before
     _, ran = executed(bound)
     assert all(layout is None for _, _, layout, _ in ran) and len(ran) == 10
+
+
+@pytest.mark.parametrize("layout", ["padded", "joined", "packed"])
+def test_a_layout_first_used_in_inference_mode_still_differentiates(layout):
+    model = lively()
+    packing.arrange.cache_clear()
+    x = torch.randn(6, model.in_channels, model.input_size, model.input_size)
+    t, y = torch.full((6,), 7), torch.arange(6)
+    with torch.inference_mode():
+        run_pair(model, x, t, y, y, StepPlan(7.0, patch=2, guide=4), layout)
+    fine, coarse = run_pair(model, x.requires_grad_(), t, y, y, StepPlan(7.0, patch=2, guide=4), layout)
+    (fine.sum() + coarse.sum()).backward()
+    assert x.grad is not None and x.grad.abs().sum() > 0

@@ -81,7 +81,7 @@ def measure_kernels(cell: BoundCell, options: KernelsOptions) -> KernelsResult:
 def _passes(weights: Weights, calls: int) -> list[tuple[list[int], float]]:
     """Which calls to profile together, and what share of the whole they stand for.
 
-    Kinds of step that weigh the same are profiled in one pass, the others in one each.
+    Where all kinds of step weigh the same they share one pass, else each has its own.
     """
     if len(set(weights)) == 1:
         return [(list(range(max(calls, len(weights)))), 1.0)]

@@ -46,6 +46,7 @@ class Arrangement:
 
 
 @lru_cache(maxsize=32)
+@torch.inference_mode(False)  # kept for calls that differentiate, whoever asks first
 def arrange(layout: str, images: int, long: int, short: int, same_class: bool, device: str) -> Arrangement:
     """``images`` pairs of sequences of ``long`` and ``short`` tokens in a layout other than 'separate'.
 
