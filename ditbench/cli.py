@@ -1,6 +1,6 @@
 """The verbs of ``ditbench``. Imports inside the verbs keep ``--help`` and ``list`` fast; torch comes only with work.
 
-Exit codes: 0 all well; 1 a cell failed; 2 bad input, said in one line.
+Exit codes: 0 all well; 1 a cell failed, a comparison crossed its threshold, a check failed; 2 bad input, in one line.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ WeightsOption = Annotated[
     str | None, typer.Option(help="zoo:NAME or a file  [default: random weights]", show_default=False)
 ]
 GuidanceOption = Annotated[float, typer.Option(min=0.0, help="classifier-free guidance scale; 1 = none")]
+ProtocolOption = Annotated[str, typer.Option(help="a name from `ditbench list protocols`")]
+BatchOption = Annotated[int, typer.Option(min=1, help="images a call of the extractor")]
+CacheOption = Annotated[Path, typer.Option(metavar="DIR", help="where extracted features are kept, by content")]
 JsonOption = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 
 
@@ -68,7 +71,9 @@ def plan(
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(help="methods, samplers, datasets, metrics or suites", show_default=False)],
+    kind: Annotated[
+        str, typer.Argument(help="methods, samplers, datasets, metrics, protocols or suites", show_default=False)
+    ],
     json: JsonOption = False,
 ) -> None:
     """List what can be named in a suite."""
@@ -159,6 +164,89 @@ def report(
     from ditbench.run import report_folder
 
     report_folder(folder)
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="a run's folder, or FOLDER:CELL: what is compared with", show_default=False)],
+    b: Annotated[str, typer.Argument(help="the same of the candidate", show_default=False)],
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option("--fail-if", metavar="RULE", help="exit 1 past it: 'frechet>+5%', 'latency_ms>+3%'; repeatable"),
+    ] = None,
+    metrics: Annotated[str | None, typer.Option(metavar="GLOB", help="only the figures with such a name")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Compare two runs or two cells: differences with intervals, paired on seeds; a gate with --fail-if."""
+    from ditbench.compare import show_compare
+
+    raise typer.Exit(show_compare(a, b, fail_if or [], json, metrics))
+
+
+@app.command()
+def score(
+    images: Annotated[Path, typer.Argument(help="a folder of PNG files, or an npz with arr_0", show_default=False)],
+    protocol: ProtocolOption = "digits",
+    reference: Annotated[
+        str | None, typer.Option(help="a name in ditbench.toml, an npz, or a folder of images", show_default=False)
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=2, help="score the first N  [default: what the protocol asks]", show_default=False)
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    batch: BatchOption = 100,
+    cache: CacheOption = Path("runs/features"),
+    json: JsonOption = False,
+) -> None:
+    """Score images that any program made: FID, sFID, inception score, KID, precision, recall, with intervals."""
+    from ditbench.scoring import show_score
+
+    show_score(images, protocol, reference, samples, device, batch, cache, json)
+
+
+@app.command()
+def reference(
+    source: Annotated[str, typer.Argument(help="a data set, a folder of PNG files, or an npz", show_default=False)],
+    out: Annotated[Path, typer.Option(help="the npz to write", show_default=False)],
+    protocol: ProtocolOption = "adm",
+    samples: Annotated[int | None, typer.Option(min=2, help="the first N images", show_default=False)] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    batch: BatchOption = 100,
+    cache: CacheOption = Path("runs/features"),
+) -> None:
+    """Make reference statistics, which `score` and suites compare with."""
+    from ditbench.scoring import make_reference_file
+
+    make_reference_file(source, out, protocol, samples, device, batch, cache)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="a run's folder", metavar="DIR", show_default=False)],
+    cell: Annotated[str, typer.Argument(help="the name of a cell in it", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="NAME.npz (ADM's layout), or a folder for PNG files", show_default=False)],
+    samples: Annotated[int | None, typer.Option(min=1, help="the first N  [default: all scored ones]")] = None,
+) -> None:
+    """Write a cell's samples to files that other programs score."""
+    from ditbench.scoring import export_samples
+
+    export_samples(folder, cell, out, samples)
+
+
+@app.command()
+def doctor(json: JsonOption = False) -> None:
+    """List weights and references with their state, where they belong, and which metrics wait for them."""
+    from ditbench.doctor import show_doctor
+
+    raise typer.Exit(show_doctor(json))
+
+
+@app.command()
+def selfcheck(json: JsonOption = False) -> None:
+    """Verify this installation on vectors that ship with it: schedules, FLOPs, models, metrics, timing."""
+    from ditbench.selfcheck import show_selfcheck
+
+    raise typer.Exit(show_selfcheck(json))
 
 
 def main() -> None:

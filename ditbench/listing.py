@@ -12,13 +12,15 @@ METRICS = {
     "kernels": "time by operator class and the gaps between operators",
     "memory": "peak tensor memory of a denoiser call",
     "agreement": "how far the predictions of coarser patch sizes are from the pre-trained one's, by timestep",
-    "quality": "Fréchet distance, kernel distance, precision, recall, recognised share",
+    "quality": "Fréchet distance and its limit, sFID, inception score, kernel distances, precision, recall, "
+    "density, coverage, as the protocol's extractor allows",
+    "paired": "PSNR, SSIM, LPIPS and relative error to the baseline's samples of the same seeds",
 }
 
 
 def show_list(kind: str, as_json: bool) -> None:
     """Print names with one line each. Raises InputError for an unknown kind."""
-    kinds = ("methods", "samplers", "datasets", "metrics", "suites")
+    kinds = ("methods", "samplers", "datasets", "metrics", "protocols", "suites")
     if kind not in kinds:
         raise InputError(f"cannot list {kind!r}{did_you_mean(kind, kinds) or ' (' + ', '.join(kinds) + ')'}")
     rows = _rows(kind)
@@ -33,6 +35,10 @@ def show_list(kind: str, as_json: bool) -> None:
 def _rows(kind: str) -> list[tuple[str, str]]:
     if kind == "metrics":
         return list(METRICS.items())
+    if kind == "protocols":
+        from harness.quality.protocols import DEFINITIONS
+
+        return [(each.name, each.summary) for each in DEFINITIONS.values()]
     if kind == "suites":
         from harness.suite.load import load_suite, shipped_suites
 

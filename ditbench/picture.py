@@ -33,7 +33,7 @@ def draw_samples(
     """Write ``rows`` pictures of each of the first ten classes. Raises InputError."""
     import torch
 
-    from harness.quality.extractors.digits import quantise
+    from harness.quality.images.quantise import quantise
     from harness.sample.generate import bind, checkpoint_problem
     from report.plots.samples import sample_grid
 

@@ -83,7 +83,7 @@ def _print_plan(
                 spec.cell + star,
                 spec.method,
                 f"{spec.sampler} {spec.steps}{guided}",
-                cell.measurements[0].identity[:8],
+                cell.measurements[0].identity[:8] if cell.measurements else "–",
                 ("≤ " if costs[spec.cell]["upper_bound"] else "") + f"{costs[spec.cell]['gmacs_image']:,.4g}",
                 "all" if len(wanted) == len(cell.measurements) else ", ".join(wanted) or "cached",
             )

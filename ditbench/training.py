@@ -67,7 +67,7 @@ def train_recipe(recipe: str, out: Path | None, publish: bool, device: str = "cp
 
 def _generation_figures(recipe: Any, path: Path, folder: Path) -> dict[str, Any]:
     """Quality of 1,000 samples by 50 DDPM steps, unguided, under the embedded protocol."""
-    from harness.quality.evaluate import score
+    from harness.quality.evaluate import SeedBlock, score
     from harness.sample.generate import bind, generate_shards
     from harness.store.records import CellSpec
     from harness.suite.schema import QualityOptions
@@ -84,7 +84,7 @@ def _generation_figures(recipe: Any, path: Path, folder: Path) -> dict[str, Any]
     samples = folder / "samples"
     shutil.rmtree(samples, ignore_errors=True)
     shards = generate_shards(bind(spec, path), options.samples, options.shard, samples, lambda _done, _total: None)
-    scored = score(shards, options)
+    scored = score([SeedBlock(spec.seed, shards)], options, None, "cpu")
     return {
         "generation": {
             "what": "1000 samples, ddpm 50 steps, no guidance, seed 0",

@@ -6,6 +6,8 @@ import difflib
 import hashlib
 import json
 import pickle
+import struct
+import zipfile
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -40,7 +42,7 @@ def read_state(path: str | PathLike[str]) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             with safe_open(path, "pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except SafetensorError as error:
         raise CheckpointError(f"{path}: not a safetensors file ({error})") from None
     except pickle.UnpicklingError:
@@ -48,7 +50,7 @@ def read_state(path: str | PathLike[str]) -> dict[str, Tensor]:
             f"{path}: holds objects other than tensors, which ditbench does not unpickle; "
             "save its state dict as safetensors"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, struct.error) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: not a readable checkpoint ({first})") from None
     for name in ("ema", "model", "state_dict"):

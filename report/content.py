@@ -13,6 +13,7 @@ from report.layouts_table import layouts_table
 from report.plots.samples import SampleGrid
 from report.plots.style import Picture
 from report.plots.token_maps import PREFIX
+from report.quality_tables import more_quality_table, paired_table
 from report.reading import reading_notes
 from report.result_tables import cost_table, quality_table
 from report.run_view import RunView
@@ -86,7 +87,13 @@ def compose(view: RunView, pictures: Mapping[str, Picture], grids: Sequence[Samp
         ("Summary", [Paragraph(text) for text in summary(view)]),
         (
             "Results",
-            [quality_table(view), _figures(pictures, "pareto_gmacs", "pareto_time"), cost_table(view)],
+            [
+                quality_table(view),
+                _figures(pictures, "pareto_gmacs", "pareto_time"),
+                cost_table(view),
+                more_quality_table(view),
+                paired_table(view),
+            ],
         ),
         ("Promised and delivered", [delivered_table(view), lost_time_table(view)]),
         ("How to read these numbers", [Notes(notes) if (notes := reading_notes(view)) else None]),

@@ -8,16 +8,27 @@ from collections.abc import Iterable
 from harness.store.records import Record
 from report.activity import activity_of
 from report.flexible import is_flexible, weak_guidance
+from report.fronts import about_fronts, front_probabilities
 from report.numbers import short
 from report.preparing import preparing
 from report.run_view import RunView
 
 _NAMES = {
     "frechet": "Fréchet distance",
+    "frechet_infinity": "its limit",
+    "sfid": "sFID",
+    "inception_score": "inception score",
     "kid": "KID",
+    "rbf_mmd": "MMD",
     "precision": "precision",
     "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
     "accuracy": "accuracy",
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "lpips": "LPIPS",
+    "latent_error": "relative error",
     "latency_ms": "time a call",
     "sample_ms": "time a sampling loop",
     "image_ms": "time an image",
@@ -37,7 +48,9 @@ def reading_notes(view: RunView) -> tuple[tuple[str, str], ...]:
         ("Time", f"{_about_calls(view)} {_intervals(latency)}" if latency else ""),
         ("Realised", _REALISED if any(row.realised is not None for row in view.rows) else ""),
         ("Quality", _about_quality(view, quality) if quality else ""),
-        ("Front", _FRONT if fronts else ""),
+        ("Fréchet∞", _about_limit(quality)),
+        ("Paired", _about_pairs(view)),
+        ("Front", about_fronts(front_probabilities(view)) if fronts else ""),
         ("Gap", _GAP if _complete(view, "kernels") else ""),
         ("Activity", _about_activity(view)),
         ("Patch size", _about_patches(view)),
@@ -56,9 +69,14 @@ of step is timed and weighs as many steps as are like it."""
 _IMAGE = "Time an image is the whole sampling loop divided by the batch."
 _REALISED = """Speed-up times the ratio of compute, both against the baseline, timed in turns in one process.
 1.00: every saved operation became saved time; below: the hardware gave less than was promised."""
-_FRONT = """A cell is on the front if no other is at least as good in both directions and better in one. Fronts
-use the measured values alone: cells whose intervals overlap may change places in another run."""
 _GAP = "Wall clock minus device time: what a call spends waiting for its host."
+_LIMIT = """A Fréchet distance is too high by about c / n for n samples. Its limit is the value extrapolated to
+infinitely many, against the same reference; it may fall below zero by chance."""
+_REFUSED = """Where an interval around it would not hold (too near zero, or too few samples), none is printed and the
+table says why."""
+_PAIRED = """Each sample beside the baseline's of the same noise and label. High PSNR and SSIM mean that the cheaper
+cell draws the same picture, not that the picture is good. PSNR and SSIM (7x7 windows) are of the 8-bit images, the
+relative error |a − b| / |b| is of what the sampler left."""
 _COST_ONLY = """Random weights or imposed activity: compute and time are true, samples mean nothing. Such a cell
 has no quality figure and no place on a front."""
 _PREPARE = """The timed sampling loop includes it; a timed call does not, so that a call of such a cell looks better
@@ -137,6 +155,17 @@ def _about_quality(view: RunView, records: list[Record]) -> str:
     halves = {float(record.detail[name]) for record in records if name in record.detail}
     floor = f" The two halves of the reference are {short(halves.pop())} apart." if len(halves) == 1 else ""
     return f"{about}. Numbers of another protocol must not be set beside these.{floor} {_intervals(records)}"
+
+
+def _about_limit(quality: list[Record]) -> str:
+    limits = [record.values["frechet_infinity"] for record in quality if "frechet_infinity" in record.values]
+    refused = any(limit.low is None for limit in limits)
+    return f"{_LIMIT} {_REFUSED * refused}" if limits else ""
+
+
+def _about_pairs(view: RunView) -> str:
+    records = [record for record in _complete(view, "paired") if not record.spec.cost_only]
+    return f"{_PAIRED} {_intervals(records)}" if records else ""
 
 
 def _complete(view: RunView, measurement: str) -> list[Record]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from harness.store.records import Quantity
 from report.flexible import weak_guidance
+from report.fronts import front_columns, front_probabilities
 from report.numbers import Scale
 from report.run_view import Row, RunView
 from report.tables import Column, Mark, Raw, Table, Value, number_column, text_column
 
 QUALITY_FIGURES = ("frechet", "kid", "precision", "recall", "accuracy")
+MORE_QUALITY = ("frechet_infinity", "sfid", "inception_score", "rbf_mmd", "density", "coverage")
+PAIRED_FIGURES = ("psnr", "ssim", "lpips", "latent_error")
 
 
 def cells_table(view: RunView) -> Table:
     """One row a cell of the plan, also failed and not yet run ones; stored units, full precision."""
+    fronts = front_probabilities(view)
     readers: dict[str, Callable[[Row], Raw]] = {
         "cell": lambda row: row.cell,
         "method": lambda row: row.spec.method,
@@ -55,6 +60,12 @@ def cells_table(view: RunView) -> Table:
         "cost_only": lambda row: row.spec.cost_only,
         "imposed_activity": lambda row: row.spec.imposed_activity,
         "reason": lambda row: row.reason,
+        "front_probability_gmacs": lambda row: fronts.gmacs.get(row.cell),
+        "front_probability_time": lambda row: fronts.time.get(row.cell),
+        **{name: partial(_figure, "quality", name) for name in MORE_QUALITY},
+        "frechet_infinity_low": lambda row: _low(row.quantity("quality", "frechet_infinity")),
+        "frechet_infinity_high": lambda row: _high(row.quantity("quality", "frechet_infinity")),
+        **{name: partial(_figure, "paired", name) for name in PAIRED_FIGURES},
     }
     columns = tuple(Column(key, key, tuple(Value(read(row), "") for row in view.rows)) for key, read in readers.items())
     return Table("cells", "Every cell of the plan", columns, marks_of(view.rows))
@@ -63,7 +74,12 @@ def cells_table(view: RunView) -> Table:
 def results_table(view: RunView) -> Table:
     """Cost and quality of every cell side by side: the table for a paper."""
     settings, shared = setting_columns(view.rows)
-    columns = (*settings, *_cost_columns(view.rows), *_quality_columns(view.rows), front_column(view.rows))
+    columns = (
+        *settings,
+        *_cost_columns(view.rows),
+        *_quality_columns(view.rows),
+        *front_columns(view.rows, front_probabilities(view)),
+    )
     status = [] if all(row.status == "ok" for row in view.rows) else [_status_column(view.rows)]
     table = Table(
         "results",
@@ -85,7 +101,7 @@ def quality_table(view: RunView) -> Table | None:
         number_column("gmacs_image", "MACs/image", "GMAC", [r.value("flops", "gmacs_image") for r in rows]),
         number_column("image_ms", "time/image", "ms", [r.value("latency", "image_ms") for r in rows]),
     )
-    columns = (*settings, *cost, *_quality_columns(rows), front_column(rows))
+    columns = (*settings, *cost, *_quality_columns(rows), *front_columns(rows, front_probabilities(view)))
     caption = caption_of(view, "Quality against cost")
     return Table("quality", caption, columns, marks_of(rows), notes_of(view, rows, shared)).without_empty_columns()
 
@@ -202,15 +218,6 @@ def notes_of(view: RunView, rows: Sequence[Row], shared: Sequence[str]) -> tuple
     return (*notes, " ".join(hints)) if hints else tuple(notes)
 
 
-def front_column(rows: Sequence[Row]) -> Column:
-    """In which Pareto plots a row is on the front; empty where the run has no such plot."""
-    if all(row.on_front_gmacs is None and row.on_front_time is None for row in rows):
-        return text_column("front", "On front", [""] * len(rows))
-    names = {(True, True): "MACs, time", (True, False): "MACs", (False, True): "time", (False, False): "–"}
-    texts = [names[bool(row.on_front_gmacs), bool(row.on_front_time)] for row in rows]
-    return text_column("front", "On front", texts)
-
-
 def _status_column(rows: Sequence[Row]) -> Column:
     return text_column("status", "Status", [row.status for row in rows])
 
@@ -257,6 +264,10 @@ def _prepared(rows: Sequence[Row]) -> list[float | None]:
     """MiB of prepared weights beside the stored ones; all None, and so no column, where no cell keeps any."""
     sizes = [row.value("memory", "prepared_mib") for row in rows]
     return sizes if any(sizes) else [None] * len(rows)
+
+
+def _figure(measurement: str, name: str, row: Row) -> float | None:
+    return row.value(measurement, name)
 
 
 def _whole(value: float | None) -> int | None:

@@ -42,7 +42,7 @@ class Row:
         if name == "time_ratio":
             return self.time_ratio
         record = self.records.get(measurement)
-        if record is None or record.status != "ok" or (measurement == "quality" and self.spec.cost_only):
+        if record is None or record.status != "ok" or (measurement in ("quality", "paired") and self.spec.cost_only):
             return None
         return record.values.get(name)
 

@@ -7,6 +7,7 @@ from collections import Counter
 from harness.stats.pareto import Point, pareto_front
 from report.activity import activity_of
 from report.flexible import schedule_of
+from report.fronts import front_certainty, front_probabilities
 from report.numbers import short, with_unit
 from report.result_tables import has_quality
 from report.run_view import Row, RunView, Status
@@ -18,7 +19,7 @@ def summary(view: RunView) -> tuple[str, ...]:
     """Paragraphs: what ran, the best quality, the fronts, the schedules, the savings, the warnings."""
     paragraphs = (
         " ".join(filter(None, (_what_ran(view), _best_quality(view)))),
-        " ".join(filter(None, (_compute_front(view), _time_front(view)))),
+        " ".join(filter(None, (_compute_front(view), _time_front(view), _certainty(view)))),
         " ".join(filter(None, (cheapest_schedule(view), *orders(view)))),
         " ".join(filter(None, (_saving(view), _dynamic(view), _launch_bound(view), _sizes(view)))),
     )
@@ -49,6 +50,10 @@ def _best_quality(view: RunView) -> str:
         return text + "."
     verb = "is" if len(alike) == 1 else "are"
     return f"{text}; {listed(alike)} {verb} not told apart from it (the intervals overlap)."
+
+
+def _certainty(view: RunView) -> str:
+    return front_certainty(view, front_probabilities(view))
 
 
 def _compute_front(view: RunView) -> str:

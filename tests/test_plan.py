@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +19,7 @@ from harness.store.records import CellSpec
 from harness.suite import weights
 from harness.suite.checks import ddim_step_counts
 from harness.suite.expand import text_of
-from harness.suite.identity import VERSIONS, canonical_json, measurement_identity, samples_identity
+from harness.suite.identity import VERSIONS, canonical_json, measurement_identity, samples_identity, seed_blocks
 from harness.suite.load import load_suite
 from harness.suite.plan import Plan, make_plan
 from harness.suite.schema import MEASUREMENTS, Suite
@@ -28,7 +28,8 @@ FINGERPRINT = {"device_name": "one CPU", "torch": "2.13.0"}
 OPTIONS: dict[str, dict[str, Any]] = {name: {"batch": 8} for name in MEASUREMENTS}
 OPTIONS["flops"] = {"samples": 100}
 OPTIONS["agreement"] = {"samples": 64}
-OPTIONS["quality"] = {"protocol": "digits", "samples": 1000, "shard": 100}
+OPTIONS["quality"] = {"protocol": "digits", "samples": 1000, "shard": 100, "seed_blocks": 1}
+OPTIONS["paired"] = {"samples": 1000, "shard": 100, "lpips": None, "lpips_sha256": None}
 
 GUIDED = CellSpec(
     cell="c",
@@ -57,7 +58,7 @@ GUIDED = CellSpec(
 
 TIMED = {"latency", "kernels", "memory"}
 COUNTED = TIMED | {"flops"}
-DRAWN = {"agreement", "quality", "samples"}
+DRAWN = {"agreement", "quality", "paired", "samples"}
 ALL = COUNTED | DRAWN
 WATCHED = DRAWN | {"flops"}  # with weights, routers may be watched on samples
 
@@ -101,6 +102,7 @@ def identities(
             name, spec, options[name], fingerprint=fingerprint, baseline=baseline, protocol=protocol
         )
         for name in MEASUREMENTS
+        if baseline is not None or name != "paired"
     }
     samples = samples_identity(spec, options["quality"]["shard"], fingerprint["torch"])
     return {**found, "samples": samples}
@@ -137,11 +139,13 @@ def test_being_guided_counts_for_work_and_interval_and_channels_only_when_guided
     assert identities(unguided) == identities(plain)
 
 
-def test_only_latency_depends_on_the_baseline_and_not_on_its_name() -> None:
+def test_only_latency_and_pairs_depend_on_the_baseline_and_not_on_its_name() -> None:
     slower = GUIDED.model_copy(update={"steps": 99})
     renamed = GUIDED.model_copy(update={"cell": "other"})
-    assert changed(identities(GUIDED), identities(GUIDED, baseline=slower)) == {"latency"}
-    assert changed(identities(GUIDED), identities(GUIDED, baseline=None)) == {"latency"}
+    assert changed(identities(GUIDED), identities(GUIDED, baseline=slower)) == {"latency", "paired"}
+    assert changed(identities(GUIDED, baseline=None), identities(GUIDED)) == {"latency"}
+    with pytest.raises(ValueError, match="baseline"):
+        measurement_identity("paired", GUIDED, OPTIONS["paired"], fingerprint=FINGERPRINT)
     assert identities(GUIDED) == identities(GUIDED, baseline=renamed)
 
 
@@ -165,7 +169,20 @@ def test_a_protocol_counts_by_its_id() -> None:
         measurement_identity("quality", GUIDED, OPTIONS["quality"], fingerprint=FINGERPRINT)
 
 
-@pytest.mark.parametrize("measurement", [name for name in MEASUREMENTS if name != "quality"])
+@pytest.mark.parametrize("name, value", [("samples", 2000), ("lpips_sha256", "00")])
+def test_pairs_depend_on_their_number_and_on_the_backbone_of_lpips(name: str, value: Any) -> None:
+    other = with_option("paired", name, value)
+    assert changed(identities(GUIDED), identities(GUIDED, options=other)) == {"paired"}
+
+
+def test_seed_blocks_are_new_figures_of_samples_that_the_first_block_shares() -> None:
+    other = with_option("quality", "seed_blocks", 3)
+    assert changed(identities(GUIDED), identities(GUIDED, options=other)) == {"quality"}
+    seeds = [block.seed for block in seed_blocks(GUIDED, 3)]
+    assert seeds == [0, 1, 2] and seed_blocks(GUIDED, 3)[0] == GUIDED
+
+
+@pytest.mark.parametrize("measurement", [name for name in MEASUREMENTS if name not in ("quality", "paired")])
 def test_options_of_a_measurement_change_its_identity_alone(measurement: str) -> None:
     other = with_option(measurement, "batch", 9)
     assert changed(identities(GUIDED), identities(GUIDED, options=other)) == {measurement}
@@ -206,13 +223,15 @@ def suite_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "zoo" / f"{name}.safetensors").write_bytes(b"weights")
     monkeypatch.setattr(weights, "zoo_folder", lambda: tmp_path / "zoo")
 
-    def protocol_id(name: str) -> str:
+    def protocol(name: str, reference: str | None) -> SimpleNamespace:
         if name != "digits":
             raise InputError(f"unknown protocol {name!r}")
-        return "digits/v1"
+        if reference is not None:
+            raise InputError(f"unknown reference {reference!r}")
+        return SimpleNamespace(id="digits/v1")
 
     protocols = ModuleType("harness.quality.protocols")
-    vars(protocols)["protocol_id"] = protocol_id
+    vars(protocols)["protocol"] = protocol
     monkeypatch.setitem(sys.modules, "harness.quality.protocols", protocols)
     return tmp_path / "suite.yaml"
 

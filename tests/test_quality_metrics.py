@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from harness.quality import precision_recall as precision_recall_module
+from harness.quality import tiles
 from harness.quality.frechet import frechet_distance, frechet_from_features, frechet_jackknife
 from harness.quality.inception_score import inception_score
-from harness.quality.kernel import kernel_distance, kernel_jackknife
-from harness.quality.precision_recall import precision_recall
+from harness.quality.kernel import kernel_distance, kernel_jackknife, rbf_distance
+from harness.quality.neighbours import neighbour_metrics
 from harness.quality.statistics import FeatureStatistics
 from harness.quality.torchvision_shim import ensure_torchvision_importable
 
@@ -56,7 +56,7 @@ def test_kid_agrees_with_torch_fidelity_on_the_same_subsets() -> None:
             verbose=False,
         )
         own = kernel_distance(x, y, subsets=12, subset_size=150, seed=seed)
-        assert own.mean == pytest.approx(oracle["kernel_inception_distance_mean"], rel=1e-9)
+        assert own.estimate.value == pytest.approx(oracle["kernel_inception_distance_mean"], rel=1e-9)
         assert own.subset_std == pytest.approx(oracle["kernel_inception_distance_std"], rel=1e-9)
 
 
@@ -68,7 +68,7 @@ def test_inception_score_agrees_with_torch_fidelity_on_the_same_splits(seed: int
     logits = 3 * features(503, 4)
     oracle = isc_features_to_metric(torch.from_numpy(logits), splits=10, shuffle=seed is not None, rng_seed=seed)
     own = inception_score(logits, splits=10, shuffle_seed=seed)
-    assert own.mean == pytest.approx(oracle["inception_score_mean"], rel=1e-9)
+    assert own.estimate.value == pytest.approx(oracle["inception_score_mean"], rel=1e-9)
     assert own.std == pytest.approx(oracle["inception_score_std"], rel=1e-9)
 
 
@@ -79,7 +79,7 @@ def test_precision_and_recall_agree_with_torch_fidelity(k: int) -> None:
 
     x, y = 0.8 * features(420, 1, shift=0.3), features(350, 2)
     oracle = prc_features_to_metric(torch.from_numpy(x), torch.from_numpy(y), prc_neighborhood=k, verbose=False)
-    own = precision_recall(x, y, k=k)
+    own = neighbour_metrics(x, y, k=k)
     assert 0.05 < own.recall.value < own.precision.value < 0.999
     assert own.precision.value == pytest.approx(oracle["precision"], rel=1e-6)
     assert own.recall.value == pytest.approx(oracle["recall"], rel=1e-6)
@@ -233,9 +233,11 @@ def test_intervals_give_way_to_a_reason_when_blocks_would_be_too_small() -> None
     x, y = features(19, 1), features(60, 2)
     estimates = [
         frechet_jackknife(x, y.mean(axis=0), np.cov(y, rowvar=False)),
-        kernel_jackknife(x, y),
-        precision_recall(x, y).precision,
-        precision_recall(x, y).recall,
+        kernel_jackknife(x, y).estimate,
+        kernel_distance(x, y, subsets=2, subset_size=15).estimate,
+        rbf_distance(x, y).estimate,
+        neighbour_metrics(x, y).precision,
+        neighbour_metrics(x, y).coverage,
     ]
     for estimate in estimates:
         assert estimate.low is None and estimate.high is None
@@ -248,7 +250,10 @@ def test_intervals_give_way_to_a_reason_when_blocks_would_be_too_small() -> None
 def test_kid_of_one_distribution_is_unbiased_around_zero() -> None:
     rng = np.random.default_rng(0)
     values = np.array(
-        [kernel_jackknife(rng.standard_normal((60, 8)), rng.standard_normal((45, 8))).value for _ in range(300)]
+        [
+            kernel_jackknife(rng.standard_normal((60, 8)), rng.standard_normal((45, 8))).estimate.value
+            for _ in range(300)
+        ]
     )
     error = values.std(ddof=1) / np.sqrt(len(values))
     assert abs(values.mean()) < 4 * error
@@ -268,19 +273,20 @@ def test_kid_interval_equals_recomputing_without_each_block() -> None:
 
     left_out = np.array([direct(np.delete(x, b, axis=0)) for b in np.array_split(np.arange(103), 10)])
     reach = 2.2621571627982 * np.sqrt(0.9 * np.sum((left_out - left_out.mean()) ** 2))
-    estimate = kernel_jackknife(x, y)
-    assert estimate.value == pytest.approx(direct(x), rel=1e-10)
-    assert estimate.high == pytest.approx(direct(x) + reach, rel=1e-8)
-    assert kernel_distance(x, y, subsets=3, subset_size=40).estimate.low == pytest.approx(estimate.low, rel=1e-10)
+    found = kernel_jackknife(x, y)
+    assert found.estimate.value == pytest.approx(direct(x), rel=1e-10)
+    assert found.estimate.high == pytest.approx(direct(x) + reach, rel=1e-8)
+    np.testing.assert_allclose(found.leave_one_out, left_out, rtol=1e-10)
 
 
-def test_kid_does_not_depend_on_how_the_kernel_is_chunked(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tile", [7, 40])
+def test_kid_does_not_depend_on_how_the_kernel_is_tiled(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
     x, y = features(130, 1, shift=0.3), features(80, 2)
-    whole = kernel_distance(x, y, subsets=4, subset_size=60)
-    monkeypatch.setattr("harness.quality.kernel._CHUNK_ELEMENTS", 700)
-    chunked = kernel_distance(x, y, subsets=4, subset_size=60)
-    assert chunked.mean == pytest.approx(whole.mean, rel=1e-10)
-    assert chunked.estimate.high == pytest.approx(whole.estimate.high, rel=1e-10)
+    whole = kernel_jackknife(x, y)
+    monkeypatch.setattr(tiles, "TILE", tile)
+    tiled = kernel_jackknife(x, y)
+    assert tiled.estimate.value == pytest.approx(whole.estimate.value, rel=1e-10)
+    np.testing.assert_allclose(tiled.leave_one_out, whole.leave_one_out, rtol=1e-10)
 
 
 def test_kid_refuses_subsets_larger_than_a_set() -> None:
@@ -292,10 +298,10 @@ def test_kid_refuses_subsets_larger_than_a_set() -> None:
 
 
 def test_inception_score_is_one_for_uniform_and_the_class_count_for_certain_balanced_logits() -> None:
-    assert inception_score(np.zeros((40, 8)), splits=2).mean == pytest.approx(1.0, rel=1e-12)
+    assert inception_score(np.zeros((40, 8)), splits=2).estimate.value == pytest.approx(1.0, rel=1e-12)
     certain = np.tile(np.eye(8) * 2000.0, (10, 1))
     score = inception_score(certain, splits=5)
-    assert score.mean == pytest.approx(8.0, rel=1e-12)
+    assert score.estimate.value == pytest.approx(8.0, rel=1e-12)
     assert score.std == pytest.approx(0.0, abs=1e-12)
 
 
@@ -304,14 +310,14 @@ def test_inception_score_is_one_for_uniform_and_the_class_count_for_certain_bala
 
 def test_identical_sets_have_full_precision_and_recall() -> None:
     x = features(200, 1)
-    result = precision_recall(x, x[np.random.default_rng(0).permutation(200)] * 1.0)
+    result = neighbour_metrics(x, x[np.random.default_rng(0).permutation(200)] * 1.0)
     assert result.precision.value == result.recall.value == 1.0
 
 
 def test_mode_collapse_gives_high_precision_and_low_recall() -> None:
     real = features(300, 1)
     collapsed = real[:1] + 0.01 * np.random.default_rng(0).standard_normal((300, DIM))
-    result = precision_recall(collapsed, real)
+    result = neighbour_metrics(collapsed, real)
     assert result.precision.value > 0.95
     assert result.recall.value < 0.05
 
@@ -319,26 +325,26 @@ def test_mode_collapse_gives_high_precision_and_low_recall() -> None:
 def test_scattered_samples_give_low_precision_and_high_recall() -> None:
     real = features(300, 1, dim=4)
     scattered = 8 * np.random.default_rng(0).standard_normal((300, 4))
-    result = precision_recall(scattered, real)
+    result = neighbour_metrics(scattered, real)
     assert result.precision.value < 0.4
     assert result.recall.value > 0.9
 
 
 def test_exact_copies_count_as_inside_balls_of_radius_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     # A product rounds differently by its shape, so several sizes are tried; rounding must never decide.
-    for seed, chunk in itertools.product(range(6), (1000, 3000, 2**20)):
-        monkeypatch.setattr(precision_recall_module, "_CHUNK_ELEMENTS", chunk)
+    for seed, tile in itertools.product(range(6), (20, 64, 2**20)):
+        monkeypatch.setattr(tiles, "TILE", tile)
         points = 3 + np.random.default_rng(seed).standard_normal((97, 37))
         generated, real = np.repeat(points, 2, axis=0)[::-1], np.repeat(points[:60], 3, axis=0)
-        result = precision_recall(generated, real, k=1)
+        result = neighbour_metrics(generated, real, k=1)
         assert result.recall.value == 1.0
         assert result.precision.value == pytest.approx(60 / 97, rel=1e-12)
 
 
 def test_precision_and_recall_intervals_equal_recomputing_without_each_block() -> None:
     x, y = 0.8 * features(123, 1, shift=0.3), features(90, 2)
-    result = precision_recall(x, y)
-    rest = [precision_recall(np.delete(x, b, axis=0), y) for b in np.array_split(np.arange(123), 10)]
+    result = neighbour_metrics(x, y)
+    rest = [neighbour_metrics(np.delete(x, b, axis=0), y) for b in np.array_split(np.arange(123), 10)]
     for estimate, values in (
         (result.precision, np.array([r.precision.value for r in rest])),
         (result.recall, np.array([r.recall.value for r in rest])),
@@ -349,13 +355,13 @@ def test_precision_and_recall_intervals_equal_recomputing_without_each_block() -
         assert estimate.high == pytest.approx(min(1, estimate.value + reach), rel=1e-9)
 
 
-def test_precision_and_recall_do_not_depend_on_how_distances_are_chunked(
+def test_precision_and_recall_do_not_depend_on_how_distances_are_tiled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     x, y = 0.8 * features(123, 1, shift=0.3), features(90, 2)
-    whole = precision_recall(x, y)
-    monkeypatch.setattr(precision_recall_module, "_CHUNK_ELEMENTS", 1000)
-    assert precision_recall(x, y) == whole
+    whole = neighbour_metrics(x, y)
+    monkeypatch.setattr(tiles, "TILE", 11)
+    assert neighbour_metrics(x, y) == whole
 
 
 # The torchvision shim ---------------------------------------------------------------------------------

@@ -8,18 +8,27 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from harness.errors import InputError
 from harness.store.store import RunStore
 from report.document import ReportFiles, write_report
+from report.fronts import front_probabilities, percent, unsettled
 from report.numbers import decimals_for, fixed, scale_for
+from report.plots import pareto
+from report.plots.style import BLUE, GREY, Picture
 from report.result_tables import cost_table, quality_table
-from report.run_view import load_run
+from report.run_view import RunView, load_run
 from report.summary import summary
 from report.table_formats import latex_escaped, to_csv, to_markdown
 from report.tables import Table, number_column, text_column
@@ -321,3 +330,96 @@ def test_the_report_never_loads_torch_or_a_method() -> None:
 def test_a_folder_that_is_no_run_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a run's folder"):
         write_report(tmp_path)
+
+
+def pareto_axes(folder: Path, monkeypatch: pytest.MonkeyPatch, by_time: bool = False) -> tuple[Axes, Picture]:
+    """The Pareto plot of a run as it was drawn, and its words."""
+    drawn: list[Figure] = []
+
+    def kept(figure: Figure, name: str, caption: str, alt: str) -> Picture:
+        drawn.append(figure)
+        return Picture(name, b"", b"", caption, alt, 0.0)
+
+    monkeypatch.setattr(pareto, "picture", kept)
+    view = load_run(folder)
+    where = ("latency", view.time_axis) if by_time else ("flops", "gmacs_image")
+    made = pareto.pareto_picture(view, *where, "cost", "cost")
+    assert made is not None
+    return drawn[0].axes[0], made
+
+
+def near_cells() -> list[fixtures.Planned]:
+    """Fourteen cells with long names whose intervals are much wider than what lies between them; one far off."""
+    steps = (10, 12, 14, 15, 17, 20, 22, 25, 28, 32, 36, 40, 50)
+    cells = [
+        fixtures.Planned(fixtures.spec(f"a-long-name-{n}", "ddim", n, 1.0), 2.4 - 0.02 * (n % 5) - 0.0005 * n)
+        for n in steps
+    ]
+    return [*cells, fixtures.Planned(fixtures.spec("far-off", "ddim", 45, 1.0), 4.0)]
+
+
+def marker_faces(axes: Axes, view: RunView, name: str) -> dict[str, str]:
+    """Cell -> colour inside its marker."""
+    faces = {}
+    for row in view.rows:
+        x, y = row.value("flops", name), row.value("quality", "frechet")
+        for line in axes.lines:
+            if line.get_marker() == "o" and np.allclose(line.get_xydata(), [[x, y]]) and line.get_markersize() < 8:
+                faces[row.cell] = to_hex(line.get_markerfacecolor())
+    return faces
+
+
+def test_the_markers_of_a_pareto_plot_are_open_where_the_place_is_not_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fixtures.write_run(tmp_path, near_cells(), baseline=None)
+    view = load_run(folder)
+    axes, made = pareto_axes(folder, monkeypatch)
+    probabilities, faces = front_probabilities(view).gmacs, marker_faces(axes, view, "gmacs_image")
+    labels = {text.get_text().split(",")[0]: text.get_text() for text in axes.texts}
+    for row in view.rows:
+        p = probabilities[row.cell]
+        assert (faces[row.cell] == "#ffffff") == unsettled(row.on_front_gmacs, p), row.cell
+        shown = row.on_front_gmacs or p >= pareto.LEAST_SHOWN
+        suffix = f", {percent(p)}" if unsettled(row.on_front_gmacs, p) and shown else ""
+        assert labels[row.cell] == row.cell + suffix
+    assert faces["a-long-name-10"] == to_hex(BLUE) and faces["far-off"] == to_hex(GREY)
+    assert [text.get_text() for text in axes.get_legend().texts] == ["Pareto front", "dominated", "not settled"]
+    assert "Open: on or off the front with less than 95 % probability." in made.caption
+    member = next(row for row in view.rows if row.on_front_gmacs and unsettled(True, probabilities[row.cell]))
+    assert f"(on the front with {percent(probabilities[member.cell])})" in made.alt
+
+
+def test_a_pareto_plot_whose_places_are_settled_speaks_of_no_probability(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = [
+        fixtures.Planned(fixtures.spec(f"s-{n}", "ddim", n, 1.0), far) for n, far in ((10, 9.0), (20, 3.0), (50, 1))
+    ]
+    axes, made = pareto_axes(fixtures.write_run(tmp_path, cells, baseline=None), monkeypatch)
+    assert "%" not in made.caption.removeprefix("Quality against cost; lower left is better. Bars: 95 % intervals.")
+    assert {text.get_text() for text in axes.texts} == {"s-10", "s-20", "s-50"}
+
+
+@pytest.mark.parametrize("by_time", [False, True])
+@pytest.mark.parametrize("make", [near_cells, fixtures.flexible_cells, fixtures.dynamic_cells, fixtures.digits_cells])
+def test_names_in_a_pareto_plot_are_apart_and_intervals_inside_it(
+    make: Callable[[], list[fixtures.Planned]], by_time: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fixtures.write_run(tmp_path, make(), baseline=None if make is near_cells else "ddpm-50")
+    axes, _ = pareto_axes(folder, monkeypatch, by_time)
+    axes.figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) >= 6
+    for place, box in enumerate(boxes):
+        words = axes.texts[place].get_text()
+        assert not [axes.texts[i].get_text() for i in range(place) if Bbox.intersection(box, boxes[i])], words
+        assert box.x0 >= 0 and box.x1 <= axes.figure.bbox.x1, words
+    (left, right), (foot, top) = axes.get_xlim(), axes.get_ylim()
+    view = load_run(folder)
+    for row in view.rows:
+        x = row.quantity("latency", view.time_axis) if by_time else row.quantity("flops", "gmacs_image")
+        y = row.quantity("quality", "frechet")
+        if x is not None and y is not None:
+            assert left <= (x.low or x.value) <= (x.high or x.value) <= right
+            assert foot <= (y.low or y.value) <= (y.high or y.value) <= top

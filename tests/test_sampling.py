@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from harness.measure.latency import step_call
-from harness.sample.generate import NotFiniteError, bind, checkpoint_problem, generate_shards, read_samples
+from harness.sample.generate import NotFiniteError, bind, checkpoint_problem, existing_shards, generate_shards
 from harness.sample.seeds import SampleStreams
-from harness.sample.shards import shard_ranges
+from harness.sample.shards import read_shard, shard_ranges
 from harness.store.records import CellSpec
 from harness.suite.weights import weights_path
 from methods.diffusion.dpm_solver import DPMSolverPP2M
@@ -51,13 +51,16 @@ def test_batch_and_neighbours_do_not_change_a_sample(sampler, guidance):
 
 def test_shard_size_does_not_change_a_sample(tmp_path):
     cell = bind(spec("ddpm"), DIGITS)
-    sets = {
-        size: read_samples(generate_shards(cell, 18, size, tmp_path / str(size), lambda _done, _total: None), 18)
-        for size in (6, 9, 10)
-    }
+    sets = {}
+    for size in (6, 9, 10):
+        paths = generate_shards(cell, 18, size, tmp_path / str(size), lambda _done, _total: None)
+        assert existing_shards(tmp_path / str(size), 18, size) == paths
+        shards = [read_shard(path) for path in paths]
+        sets[size] = [np.concatenate(each)[:18] for each in zip(*((s.samples, s.labels) for s in shards), strict=True)]
+    assert existing_shards(tmp_path / "6", 19, 6) is None, "the fourth shard is not there"
     for size in (9, 10):
-        assert np.abs(sets[6].samples - sets[size].samples).max() <= 1e-4
-        assert (sets[6].labels == sets[size].labels).all()
+        assert np.abs(sets[6][0] - sets[size][0]).max() <= 1e-4
+        assert (sets[6][1] == sets[size][1]).all()
 
 
 def test_a_longer_run_extends_a_shorter_one(tmp_path):

@@ -40,7 +40,9 @@ CELLS_CSV = (
     "cell,method,variant,sampler,steps,guidance,device,dtype,batch,params,gmacs_step,gmacs_image,flops_ratio,"
     "latency_ms,latency_low,latency_high,images_per_s,speedup,realised,frechet,frechet_low,frechet_high,kid,precision,"
     "recall,protocol,status,accuracy,image_ms,image_ms_low,image_ms_high,speedup_low,speedup_high,peak_mib,"
-    "on_front_gmacs,on_front_time,cost_only,imposed_activity,reason"
+    "on_front_gmacs,on_front_time,cost_only,imposed_activity,reason,front_probability_gmacs,front_probability_time,"
+    "frechet_infinity,sfid,inception_score,rbf_mmd,density,coverage,frechet_infinity_low,frechet_infinity_high,"
+    "psnr,ssim,lpips,latent_error"
 )
 
 

@@ -88,7 +88,7 @@ def _values(
     )
     if baseline is not None:
         level = "sample" if "sample" in series else "step"
-        ratio = paired_ratio_interval(series[level][1].wall(), series[level][0].wall(), seed=0)
+        ratio = paired_ratio_interval(series[level][1].wall(), series[level][0].wall())
         # a speed-up is always for an image: where only steps were timed, their numbers count too
         factor = 1.0 if level == "sample" else len(baseline.sampler.timesteps) / steps
         how = ratio.method if level == "sample" else f"{ratio.method}; a step's ratio times the ratio of steps"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import methods
 from harness.measure.flops import FlopsResult, Step, count_steps, sum_up
+from harness.quality.images.quantise import quantise
 from harness.sample.generate import BoundCell, bind, bind_sampler
 from harness.store.arrays import write_npz
 from harness.store.records import CellSpec
@@ -88,7 +89,7 @@ def _maps(entries: list[WorkEntry], samples: NDArray[np.float32], labels: NDArra
 def _pictures(samples: NDArray[np.float32]) -> NDArray[np.uint8]:
     """(n, C, H, W) -> (n, H, W, 1 or 3) uint8. Pixels in [-1, 1] as they are; latents as their channels' mean."""
     if samples.shape[1] in (1, 3):
-        return ((samples.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8).transpose(0, 2, 3, 1)
+        return quantise(samples).transpose(0, 2, 3, 1)
     grey = samples.mean(1)
     low, high = grey.min((1, 2), keepdims=True), grey.max((1, 2), keepdims=True)
     pictures: NDArray[np.uint8] = (255 * (grey - low) / np.maximum(high - low, 1e-6)).round().astype(np.uint8)

@@ -1,80 +1,184 @@
-"""The quality measurement: shards of samples -> features -> figures with intervals, and a preview for the report."""
+"""The quality measurement of a cell: shards of samples -> figures with intervals, and a preview for the report."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.quality.extractors.digits import Extracted, Images, extract, quantise, reference_images
-from harness.quality.frechet import frechet_from_features, frechet_jackknife
-from harness.quality.kernel import kernel_jackknife
-from harness.quality.precision_recall import precision_recall
-from harness.quality.protocols import protocol
-from harness.quality.statistics import FeatureStatistics
-from harness.sample.generate import read_samples
-from harness.stats.intervals import Estimate, proportion_interval
+from harness.quality.build import build_extractor
+from harness.quality.extractors.extractor import Extractor
+from harness.quality.features import FeatureCache, FeatureSet, block_edges, collect
+from harness.quality.figures import Figures, figures
+from harness.quality.frechet import frechet_from_features
+from harness.quality.images.npz import read_arrays
+from harness.quality.images.source import ShardImages
+from harness.quality.protocols import QualityProtocol, protocol
+from harness.quality.reference import Reference, load_reference
+from harness.stats.intervals import Estimate, mean_interval, proportion_interval
 from harness.store.arrays import write_npz
 from harness.store.records import Quantity
 from harness.suite.schema import QualityOptions
 
 PREVIEW = 200
+PREVIEW_BYTES = 4 << 20
+MIN_SEED_BLOCKS = 3  # with two, Student's t has one degree of freedom: 12.7 standard errors
+
+
+@dataclass(frozen=True)
+class SeedBlock:
+    """One independent set of samples: its seed and the paths of its shards, in order."""
+
+    seed: int
+    shards: list[Path]
 
 
 @dataclass(frozen=True)
 class QualityResult:
-    """values: frechet, kid, precision, recall, accuracy; protocol: id@count."""
+    """values: the figures by name; protocol: id@count, the count being that of one seed block."""
 
     values: dict[str, Quantity]
     detail: dict[str, Any]
     protocol: str
 
 
-def score(shards: list[Path], options: QualityOptions) -> QualityResult:
-    """Figures of the first ``options.samples`` samples in ``shards``; writes preview.npz beside them."""
-    chosen = protocol(options.protocol)
-    shard = read_samples(shards, options.samples)
-    images = quantise(shard.samples)
-    found, reference = extract(images), _reference(chosen.reference_sha256)
-    moments = FeatureStatistics.of(reference.features).moments()
-    neighbours = precision_recall(found.features, reference.features)
-    correct = found.predicted == shard.labels
-    classes = sorted(set(shard.labels.tolist()))
-    preview = shards[0].parent / "preview.npz"
+def score(blocks: Sequence[SeedBlock], options: QualityOptions, cache: Path | None, device: str) -> QualityResult:
+    """Figures of the first ``options.samples`` samples of every block; writes preview.npz beside the first shards.
+
+    One block: intervals by a 10-block jackknife. From three on: means of the blocks with Student's t over them.
+    """
+    chosen = protocol(options.protocol, options.reference)
+    extractor = build_extractor(chosen, device)
+    kept = FeatureCache(cache) if cache else None
+    reference = load_reference(chosen, options.reference, extractor, batch=options.shard, cache=kept)
+    scored = [_scored(block, options, extractor, reference, kept, device) for block in blocks]
+    found = [each.figures for each in scored]
+    values = found[0].values if len(found) == 1 else _combined(found)
+    first = scored[0]
     return QualityResult(
-        values={
-            "frechet": _quantity(frechet_jackknife(found.features, moments.mean, moments.covariance)),
-            "kid": _quantity(kernel_jackknife(found.features, reference.features)),
-            "precision": _quantity(neighbours.precision),
-            "recall": _quantity(neighbours.recall),
-            "accuracy": _quantity(proportion_interval(int(correct.sum()), len(correct))),
-        },
+        values={name: quantity_of(estimate) for name, estimate in values.items()},
         detail={
             "samples": options.samples,
-            "reference_samples": len(reference.features),
-            # what distance is noise: the two halves of the reference against each other
-            "frechet_of_reference_halves": frechet_from_features(reference.features[::2], reference.features[1::2]),
-            "preview": f"samples/{preview.parent.name}/{preview.name}",
-            "preview_sha256": _write_preview(preview, images, shard.labels, found.predicted),
-            "accuracy_by_class": [float(correct[shard.labels == label].mean()) for label in classes],
+            "seeds": [block.seed for block in blocks],
+            **uncertainty_detail(found),
+            **reference_detail(reference),
+            "protocol": protocol_detail(chosen),
+            **_preview(blocks[0].shards, first),
+            **_by_class(first),
         },
-        protocol=f"{chosen.id}@{options.samples}",
+        protocol=chosen.at(options.samples),
     )
 
 
-@cache
-def _reference(sha256: str) -> Extracted:
-    return extract(reference_images(sha256))
-
-
-def _write_preview(path: Path, images: Images, labels: NDArray[np.int64], predicted: NDArray[np.int64]) -> str:
-    shown = slice(PREVIEW)
-    return write_npz(path, images=images[shown].transpose(0, 2, 3, 1), labels=labels[shown], predicted=predicted[shown])
-
-
-def _quantity(estimate: Estimate) -> Quantity:
+def quantity_of(estimate: Estimate) -> Quantity:
+    """A pure number as records hold it."""
     return Quantity(value=estimate.value, unit="1", low=estimate.low, high=estimate.high, interval=estimate.method)
+
+
+def uncertainty_detail(found: Sequence[Figures]) -> dict[str, Any]:
+    """What a comparison pairs: one block's leave-one-outs, or the figures of each seed; and what has no figure."""
+    detail: dict[str, Any] = {"not_available": found[0].missing}
+    if len(found) == 1:
+        return {**detail, "leave_one_out": {name: list(each) for name, each in found[0].leave_one_out.items()}}
+    return {**detail, "by_seed": {name: [each.values[name].value for each in found] for name in found[0].values}}
+
+
+def reference_detail(reference: Reference) -> dict[str, Any]:
+    """How many images the reference has, and what distance is noise: its two halves against each other.
+
+    Halves of few images per feature differ by their bias alone; then there is no such figure.
+    """
+    detail: dict[str, Any] = {"reference_samples": reference.count}
+    features = reference.features
+    if features is not None and len(features) >= 20 * features.shape[1]:
+        detail["frechet_of_reference_halves"] = frechet_from_features(features[::2], features[1::2])
+    return detail
+
+
+def protocol_detail(chosen: QualityProtocol) -> dict[str, str]:
+    """The protocol in words, for a reader of the record."""
+    return {
+        "extractor": chosen.extractor,
+        "extractor_sha256": chosen.extractor_sha256,
+        "resize": chosen.resize,
+        "quantisation": chosen.quantisation,
+        "reference": chosen.reference,
+        "reference_sha256": chosen.reference_sha256,
+        "estimators": chosen.estimators,
+    }
+
+
+@dataclass(frozen=True)
+class _Scored:
+    figures: Figures
+    features: FeatureSet
+    labels: NDArray[np.int64]
+
+    @property
+    def predicted(self) -> NDArray[np.int64] | None:
+        logits = self.features.arrays.get("logits")
+        return None if logits is None else logits.argmax(axis=1)
+
+
+def _scored(
+    block: SeedBlock,
+    options: QualityOptions,
+    extractor: Extractor,
+    reference: Reference,
+    cache: FeatureCache | None,
+    device: str,
+) -> _Scored:
+    images = ShardImages(block.shards, options.samples)
+    features = collect(images, extractor, count=options.samples, batch=options.shard, cache=cache)
+    found = figures(features, reference, published=options.protocol != "digits", device=device)
+    labels = np.concatenate([read_arrays(path, ["labels"])["labels"] for path in block.shards])[: options.samples]
+    scored = _Scored(found, features, labels)
+    if options.protocol == "digits" and scored.predicted is not None:
+        _add_accuracy(found, scored.predicted == labels)
+    return scored
+
+
+def _add_accuracy(found: Figures, correct: NDArray[np.bool_]) -> None:
+    edges = block_edges(len(correct))
+    without = [np.delete(correct, slice(start, stop)).mean() for start, stop in pairwise(edges)]
+    found.add("accuracy", proportion_interval(int(correct.sum()), len(correct)), tuple(map(float, without)))
+
+
+def _combined(found: Sequence[Figures]) -> dict[str, Estimate]:
+    combined = {}
+    for name in found[0].values:
+        values = [each.values[name].value for each in found]
+        if len(values) < MIN_SEED_BLOCKS:
+            why = f"no interval: {len(values)} seed blocks, Student's t needs {MIN_SEED_BLOCKS}"
+            combined[name] = Estimate(float(np.mean(values)), None, None, why)
+        else:
+            mean = mean_interval(values)
+            method = mean.method.replace("samples", "seed blocks")
+            combined[name] = Estimate(mean.value, mean.low, mean.high, method)
+    return combined
+
+
+def _preview(shards: Sequence[Path], scored: _Scored) -> dict[str, Any]:
+    """The first images of the first shards, few enough for a file of 4 MiB."""
+    height, width, channels = (source := ShardImages(list(shards), scored.features.count)).shape
+    shown = max(1, min(PREVIEW, scored.features.count, PREVIEW_BYTES // (height * width * channels)))
+    images = next(source.batches(shown, shown))
+    path = shards[0].parent / "preview.npz"
+    arrays: dict[str, NDArray[Any]] = {"images": images, "labels": scored.labels[:shown]}
+    if scored.predicted is not None and "accuracy" in scored.figures.values:
+        arrays["predicted"] = scored.predicted[:shown]
+    return {"preview": f"samples/{path.parent.name}/{path.name}", "preview_sha256": write_npz(path, **arrays)}
+
+
+def _by_class(scored: _Scored) -> Mapping[str, Any]:
+    if "accuracy" not in scored.figures.values:
+        return {}
+    assert scored.predicted is not None
+    correct = scored.predicted == scored.labels
+    classes = sorted(set(scored.labels.tolist()))
+    return {"accuracy_by_class": [float(correct[scored.labels == label].mean()) for label in classes]}

@@ -21,6 +21,7 @@ PRELOAD = [
     "harness.measure.kernels",
     "harness.measure.memory",
     "harness.quality.evaluate",
+    "harness.quality.paired",
     "methods.backbones.dit",
     "methods.dydit.model",
     "methods.flexidit.model",

@@ -21,7 +21,7 @@ from harness.run.isolation import process_context, run_cell
 from harness.run.worker import ORDER, Job, Outcome, Progress, Task
 from harness.store.records import CellSpec, Provenance, Record
 from harness.store.store import RunStore, write_atomic, write_json
-from harness.suite.identity import samples_identity
+from harness.suite.identity import samples_identity, seed_blocks
 from harness.suite.load import LoadedSuite
 from harness.suite.plan import Plan, PlannedCell, PlannedMeasurement
 from harness.suite.weights import weights_path
@@ -116,15 +116,21 @@ def _run_cell(
     spec = cell.spec
     options: dict[str, dict[str, Any]] = {m.name: m.options for m in wanted}
     identities: dict[str, str] = {m.name: m.identity for m in wanted}
-    shard = int(options.get("quality", {}).get("shard", 0))
-    samples = store.samples_folder(samples_identity(spec, shard, versions()["torch"]))
+    sampled = options.get("quality") or options.get("paired") or {"shard": 0}
+    blocks = int(sampled.get("seed_blocks", 1))
+
+    def folder_of(spec: CellSpec) -> Path:
+        return store.samples_folder(samples_identity(spec, int(sampled["shard"]), versions()["torch"])).resolve()
+
     job = Job(
         spec=spec,
         weights=_weights(spec),
         baseline=plan.baseline,
         baseline_weights=_weights(plan.baseline) if plan.baseline else None,
         tasks=tuple(Task(name, options[name]) for name in ORDER if name in options),
-        samples_folder=samples.resolve(),
+        samples_folders=tuple(folder_of(block) for block in seed_blocks(spec, blocks)),
+        baseline_samples=folder_of(plan.baseline) if plan.baseline and "paired" in options else None,
+        features_folder=store.features_folder.resolve(),
         maps_folder=store.samples_folder(identities.get("flops", "")).resolve(),
         log=(store.folder / "logs" / f"{spec.cell}.log").resolve(),
     )

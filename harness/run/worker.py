@@ -10,7 +10,8 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,14 +40,22 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that a cell's process needs. Paths are absolute. Token maps of ``flops`` go to ``maps_folder``."""
+    """Everything that a cell's process needs. Paths are absolute.
+
+    samples_folders   shards of the cell's samples, one folder a seed block
+    baseline_samples  shards of the baseline's samples, where paired figures are wanted
+    features_folder   cache of extracted features
+    maps_folder       token maps of ``flops``
+    """
 
     spec: CellSpec
     weights: Path | None
     baseline: CellSpec | None
     baseline_weights: Path | None
     tasks: tuple[Task, ...]
-    samples_folder: Path
+    samples_folders: tuple[Path, ...]
+    baseline_samples: Path | None
+    features_folder: Path
     maps_folder: Path
     log: Path
 
@@ -114,15 +123,18 @@ class LazyCell:
         return self._cell
 
     def baseline(self) -> BoundCell | None:
-        """The baseline, bound, sharing the cell's model when it is the same one.
-
-        None if the cell is the baseline, or if that runs on another device: such times are not compared.
-        """
-        from harness.sample.generate import BoundCell, bind, bind_sampler
-
+        """The baseline to time beside the cell; None if the cell is it, or if it runs on another device."""
         spec, other = self._job.spec, self._job.baseline
         if other is None or other.cell == spec.cell or other.device != spec.device:
             return None
+        return self.any_baseline()
+
+    def any_baseline(self) -> BoundCell:
+        """The baseline, bound, sharing the cell's model when it is the same one."""
+        from harness.sample.generate import BoundCell, bind, bind_sampler
+
+        spec, other = self._job.spec, self._job.baseline
+        assert other is not None, "asked for only where the suite names one"
         same = ("method", "config", "weights_sha256", "device", "dtype", "mode", "seed")
         if all(getattr(spec, name) == getattr(other, name) for name in same):
             return BoundCell(other, self.get().model, *bind_sampler(other))
@@ -179,13 +191,36 @@ def _agreement(options: dict[str, Any], cell: LazyCell, job: Job, progress: Coun
 
 
 def _quality(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
-    from harness.quality.evaluate import score
+    from harness.quality.evaluate import SeedBlock, score
     from harness.sample.generate import generate_shards
+    from harness.suite.identity import seed_blocks
 
     chosen = QualityOptions.model_validate(options)
-    shards = generate_shards(cell.get(), chosen.samples, chosen.shard, job.samples_folder, progress)
-    result = score(shards, chosen)
+    bound, blocks = cell.get(), []
+    specs = seed_blocks(job.spec, chosen.seed_blocks)
+    for done, (spec, folder) in enumerate(zip(specs, job.samples_folders, strict=True)):
+        seeded = replace(bound, spec=spec)
+        shown = partial(_offset, progress, done, len(specs))
+        blocks.append(SeedBlock(spec.seed, generate_shards(seeded, chosen.samples, chosen.shard, folder, shown)))
+    result = score(blocks, chosen, job.features_folder, job.spec.device)
     return result.values, result.detail, result.protocol
+
+
+def _offset(progress: Counted, block: int, blocks: int, done: int, total: int) -> None:
+    progress(block * total + done, blocks * total)
+
+
+def _paired(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
+    from harness.quality.paired import pair
+    from harness.sample.generate import existing_shards, generate_shards
+
+    folder, size, count = job.baseline_samples, options["shard"], options["samples"]
+    assert folder is not None, "planned only beside a baseline"
+    ours = generate_shards(cell.get(), count, size, job.samples_folders[0], progress)
+    if (theirs := existing_shards(folder, count, size)) is None:
+        theirs = generate_shards(cell.any_baseline(), count, size, folder, progress)
+    result = pair(ours, theirs, count, options["lpips"], options["lpips_sha256"], job.spec.device)
+    return result.values, result.detail, None
 
 
 # Counting first, because it is sure to end and does not touch the cell's model; then the clock, so that loading,
@@ -197,6 +232,7 @@ MEASURES: dict[str, Callable[[dict[str, Any], LazyCell, Job, Counted], Measured]
     "kernels": _kernels,
     "agreement": _agreement,
     "quality": _quality,
+    "paired": _paired,
 }
 ORDER = tuple(MEASURES)
 

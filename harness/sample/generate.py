@@ -12,7 +12,7 @@ from torch import Tensor
 
 import methods
 from harness.sample.seeds import SampleStreams
-from harness.sample.shards import Shard, read_shard, shard_path, shard_ranges, write_shard
+from harness.sample.shards import Shard, shard_path, shard_ranges, write_shard
 from harness.store.records import CellSpec
 from methods.diffusion.guidance import GuidanceRule, GuidedDenoiser
 from methods.diffusion.sampler import Sampler, SamplerOptions
@@ -162,12 +162,7 @@ def generate_shards(
     return paths
 
 
-def read_samples(paths: list[Path], samples: int) -> Shard:
-    """The first ``samples`` samples of consecutive shards, joined. For sets that fit in memory."""
-    import numpy as np
-
-    shards = [read_shard(path) for path in paths]
-    return Shard(
-        np.concatenate([s.samples for s in shards])[:samples],
-        np.concatenate([s.labels for s in shards])[:samples],
-    )
+def existing_shards(folder: Path, samples: int, size: int) -> list[Path] | None:
+    """The paths of all shards of ``samples`` samples, in order; None if one is not there yet."""
+    paths = [shard_path(folder, indices) for indices in shard_ranges(samples, size)]
+    return paths if all(path.is_file() for path in paths) else None

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.quality.images.npz import read_arrays
 from harness.store.arrays import write_npz
 
 
@@ -38,5 +39,5 @@ def write_shard(path: Path, shard: Shard) -> None:
 
 
 def read_shard(path: Path) -> Shard:
-    with np.load(path) as data:
-        return Shard(data["samples"], data["labels"])
+    """Raises InputError for a damaged file."""
+    return Shard(**read_arrays(path, ["samples", "labels"]))

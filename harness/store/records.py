@@ -95,7 +95,7 @@ class Record(Frozen):
     identity: str = Field(description="SHA-256, hex, of what was measured and how")
     suite: str
     spec: CellSpec
-    measurement: str = Field(description="'flops', 'latency', 'kernels', 'memory', 'agreement', 'quality'")
+    measurement: str = Field(description="'flops', 'latency', 'kernels', 'memory', 'agreement', 'quality', 'paired'")
     options: dict[str, Any] = Field(default_factory=dict, description="the measurement's resolved options")
     status: Literal["ok", "failed"]
     values: dict[str, Quantity] = Field(default_factory=dict)

@@ -62,6 +62,11 @@ class RunStore:
     def samples_folder(self, identity: str) -> Path:
         return self.folder / "samples" / identity[:16]
 
+    @property
+    def features_folder(self) -> Path:
+        """The cache of extracted features. It may be deleted at any time."""
+        return self.folder / "features"
+
     def has(self, identity: str) -> bool:
         """Whether a complete record exists. Its existence is the commit: it was renamed into place last."""
         return self.record_path(identity).is_file()

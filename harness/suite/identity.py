@@ -10,7 +10,8 @@ cells and suites and titles never count, so renaming a cell reuses its records.
                      two are timed in turns
     kernels, memory  work, execution, options, fingerprint
     agreement        samples (their number is the shard's), options
-    quality          samples, their number, metric protocol
+    quality          samples, their number and that of seed blocks, metric protocol
+    paired           samples, the baseline's samples, their number, backbone of LPIPS
     (samples)        work, guidance in full, sampler options, seed, dtype, mode, device, data set, shard size,
                      version of torch
 
@@ -31,11 +32,12 @@ from harness.suite.schema import Measurement
 # Raise a number when the code of that measurement changes what it reports for the same input.
 VERSIONS: dict[str, int] = {
     "flops": 2,
-    "latency": 3,
+    "latency": 4,
     "kernels": 3,
     "memory": 2,
     "agreement": 1,
-    "quality": 1,
+    "quality": 2,
+    "paired": 1,
     "samples": 1,
 }
 
@@ -86,6 +88,11 @@ def samples_identity(spec: CellSpec, shard: int, torch_version: str) -> str:
     return digest(_samples(spec, shard, torch_version))
 
 
+def seed_blocks(spec: CellSpec, count: int) -> list[CellSpec]:
+    """The same cell with seeds seed, seed + 1, …: independent sets of samples, the first of them the cell's own."""
+    return [spec.model_copy(update={"seed": spec.seed + block}) for block in range(count)]
+
+
 def measurement_identity(
     measurement: Measurement,
     spec: CellSpec,
@@ -99,7 +106,7 @@ def measurement_identity(
 
     options      the measurement's resolved options, as in ``PlannedMeasurement.options``
     fingerprint  ``harness.environment.fingerprint``: hardware and versions that timings depend on
-    baseline     the cell that latency is interleaved with; other measurements ignore it
+    baseline     the cell that latency is interleaved with and paired figures compare with; others ignore it
     protocol     the quality protocol's id; needed for quality, ignored by the others
     """
     what: Payload
@@ -116,6 +123,17 @@ def measurement_identity(
             "samples": _samples(spec, options["shard"], str(fingerprint["torch"])),
             "count": options["samples"],
             "protocol": protocol,
+            "seed_blocks": options["seed_blocks"],
+        }
+    elif measurement == "paired":
+        if baseline is None:
+            raise ValueError("the identity of a paired measurement needs the baseline")
+        torch_version = str(fingerprint["torch"])
+        what = {
+            "samples": _samples(spec, options["shard"], torch_version),
+            "baseline": _samples(baseline, options["shard"], torch_version),
+            "count": options["samples"],
+            "lpips": options["lpips_sha256"],
         }
     else:
         what = {

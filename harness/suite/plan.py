@@ -104,10 +104,11 @@ def make_plan(
         names = ", ".join(list(specs)[:20]) + (", …" if len(specs) > 20 else "")
         raise InputError(f"--only {only}: no cell has such a name{did_you_mean(only or '', specs)}; cells: {names}")
     fingerprint_of = cache(lambda device: fingerprint(environment(device)))
-    cells = tuple(
-        PlannedCell(spec, _measurements(loaded, spec, baseline, limit, fingerprint_of(spec.device))) for spec in chosen
-    )
     nodes = {draft.name: draft.node for draft in drafts}
+    cells = tuple(
+        PlannedCell(spec, _measurements(loaded, spec, baseline, limit, fingerprint_of(spec.device), nodes[spec.cell]))
+        for spec in chosen
+    )
     return Plan(loaded.suite, baseline, cells, _command(loaded.source, only, device, limit), nodes)
 
 
@@ -180,27 +181,65 @@ def _measurements(
     baseline: CellSpec | None,
     limit: int | None,
     found: Mapping[str, Any],
+    node: Node,
 ) -> tuple[PlannedMeasurement, ...]:
     planned = []
     for name in MEASUREMENTS:
         if name not in spec.measure:
             continue
+        if name == "paired" and baseline is not None and spec.cell == baseline.cell:
+            continue
         options: dict[str, Any] = getattr(loaded.suite, name).model_dump()
         if "batch" in options and spec.batch is not None:
             options["batch"] = spec.batch
+        quality = loaded.suite.quality
         protocol = None
         if name == "quality":
             protocol = _protocol(loaded)
-            options["samples"] = min(options["samples"], limit or options["samples"])
+        if name == "paired":
+            _check_pair(spec, baseline, node)
+            options |= {"shard": quality.shard, "lpips_sha256": _lpips_digest(loaded)}
+        if name in ("quality", "paired"):
+            options["samples"] = min(quality.samples, limit or quality.samples)
         identity = measurement_identity(name, spec, options, fingerprint=found, baseline=baseline, protocol=protocol)
         planned.append(PlannedMeasurement(name, identity, options))
     return tuple(planned)
 
 
 def _protocol(loaded: LoadedSuite) -> str:
-    from harness.quality.protocols import protocol_id  # only a suite that measures quality needs it
+    from harness.quality.protocols import protocol  # only a suite that measures quality needs it
+
+    quality = loaded.suite.quality
+    try:
+        return protocol(quality.protocol, quality.reference).id
+    except InputError as error:
+        if error.position is not None:  # the fault is in the user's file of assets
+            raise
+        field = "reference" if "reference" in error.message and quality.reference else "protocol"
+        raise InputError(error.message, loaded.position_of(("quality", field))) from None
+
+
+def _check_pair(spec: CellSpec, baseline: CellSpec | None, node: Node) -> None:
+    """A pair is made of the same noise and the same label: what else differs is what is compared."""
+    position = node.nearest(("measure",)).position
+    if baseline is None:
+        raise InputError("paired figures compare with the baseline's samples: the suite names no baseline", position)
+    for name in ("seed", "dataset"):
+        ours, theirs = getattr(spec, name), getattr(baseline, name)
+        if ours != theirs:
+            raise InputError(
+                f"paired figures need the {name} of the baseline ({theirs}), and {spec.cell} has {ours}", position
+            )
+
+
+def _lpips_digest(loaded: LoadedSuite) -> str | None:
+    net = loaded.suite.paired.lpips
+    if net is None:
+        return None
+    from harness.quality.assets import digest_of, require
+    from harness.quality.protocols import LPIPS_ASSETS
 
     try:
-        return protocol_id(loaded.suite.quality.protocol)
+        return digest_of(require(LPIPS_ASSETS[net], f"paired LPIPS ({net})"))
     except InputError as error:
-        raise InputError(error.message, loaded.position_of(("quality", "protocol"))) from None
+        raise InputError(error.message, error.position or loaded.position_of(("paired", "lpips"))) from None

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Measurement = Literal["flops", "latency", "kernels", "memory", "agreement", "quality"]
+Measurement = Literal["flops", "latency", "kernels", "memory", "agreement", "quality", "paired"]
 Level = Literal["step", "sample"]
 MEASUREMENTS: tuple[Measurement, ...] = get_args(Measurement)
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$"
@@ -136,8 +136,23 @@ class AgreementOptions(Strict):
 
 class QualityOptions(Strict):
     protocol: str = "digits"
-    samples: int = Field(default=1000, ge=20, le=1_000_000)
+    reference: str | None = Field(
+        default=None, description="a name in ditbench.toml or an npz; the digits protocol has its own"
+    )
+    samples: int = Field(default=1000, ge=20, le=1_000_000, description="a seed block")
     shard: int = Field(default=100, ge=1, le=4096, description="images a shard = images a batch")
+    seed_blocks: int = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="independent sets, by seeds seed, seed + 1, …; figures are means",
+    )
+
+
+class PairedOptions(Strict):
+    lpips: Literal["alex", "vgg", "squeeze"] | None = Field(
+        default=None, description="backbone of LPIPS, from ditbench.toml; unset: LPIPS is left out"
+    )
 
 
 class Limits(Strict):
@@ -163,4 +178,5 @@ class Suite(Strict):
     memory: MemoryOptions = Field(default_factory=MemoryOptions)
     agreement: AgreementOptions = Field(default_factory=AgreementOptions)
     quality: QualityOptions = Field(default_factory=QualityOptions)
+    paired: PairedOptions = Field(default_factory=PairedOptions)
     limits: Limits = Field(default_factory=Limits)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -10,10 +10,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from harness.stats.pareto import Point, pareto_front
 from harness.store.records import Quantity
+from report.fronts import front_probabilities, percent, unsettled
 from report.numbers import Scale, decimals_for, fixed, scale_for, with_unit
 from report.plots.labels import Label, Segment, place_labels
 from report.plots.style import (
@@ -31,14 +33,29 @@ from report.plots.style import (
 from report.run_view import Row, RunView
 
 MOST_LABELS = 24
+LEAST_SHOWN = 0.2  # below, the probability of a cell off the front is left to the tables: the names need the room
 _MARKERS = "osD^v"
 
 
 @dataclass(frozen=True)
 class _Spot:
+    """``member``: on the front by its values; ``probability`` that it is, None where nothing can be said."""
+
     row: Row
     x: Quantity
     y: Quantity
+    member: bool
+    probability: float | None
+
+    @property
+    def unsettled(self) -> bool:
+        return unsettled(self.member, self.probability)
+
+    @property
+    def chance(self) -> str:
+        """'62 %' where it is worth its room beside a name, else nothing."""
+        shown = self.unsettled and (self.member or (self.probability or 0.0) >= LEAST_SHOWN)
+        return percent(self.probability) if shown and self.probability is not None else ""
 
 
 def pareto_picture(view: RunView, measurement: str, name: str, title: str, what: str) -> Picture | None:
@@ -46,11 +63,12 @@ def pareto_picture(view: RunView, measurement: str, name: str, title: str, what:
 
     ``title`` labels the axis and ``what`` is the word that the caption uses ('compute', 'time').
     """
-    spots = _spots(view.rows, measurement, name)
+    by_device = measurement == "latency"
+    fronts = front_probabilities(view)
+    spots = _spots(view.rows, measurement, name, fronts.time if by_device else fronts.gmacs)
     if len(spots) < 2:
         return None
     scale = scale_for([spot.x.value for spot in spots], spots[0].x.unit)
-    by_device = measurement == "latency"
     devices = sorted({spot.row.device_name for spot in spots}) if by_device else [""]
     with styled():
         wide = len(spots) > 8 or max(len(spot.row.cell) for spot in spots) > 22
@@ -72,12 +90,13 @@ def pareto_picture(view: RunView, measurement: str, name: str, title: str, what:
         return picture(figure, *_words(view, spots, cheap, name, what))
 
 
-def _spots(rows: Sequence[Row], measurement: str, name: str) -> list[_Spot]:
+def _spots(rows: Sequence[Row], measurement: str, name: str, probabilities: Mapping[str, float]) -> list[_Spot]:
     spots = []
     for row in rows:
         x, y = row.quantity(measurement, name), row.quantity("quality", "frechet")
+        member = row.on_front_time if measurement == "latency" else row.on_front_gmacs
         if x is not None and y is not None:
-            spots.append(_Spot(row, x, y))
+            spots.append(_Spot(row, x, y, bool(member), probabilities.get(row.cell)))
     return spots
 
 
@@ -86,10 +105,8 @@ def _front(spots: Sequence[_Spot]) -> tuple[str, ...]:
 
 
 def _draw(axes: Axes, spots: Sequence[_Spot], scale: Scale, marker: str) -> None:
-    names = _front(spots)
     for spot in spots:
-        member = spot.row.cell in names
-        colour = BLUE if member else GREY
+        colour = BLUE if spot.member else GREY
         x, y = spot.x.value / scale.divisor, spot.y.value
         axes.errorbar(
             x,
@@ -104,11 +121,13 @@ def _draw(axes: Axes, spots: Sequence[_Spot], scale: Scale, marker: str) -> None
             alpha=0.8,
             zorder=3,
         )
-        axes.plot(x, y, marker, color=colour, markersize=4.5 if member else 3.5, zorder=4)
+        (mark,) = axes.plot(x, y, marker, color=colour, markersize=4.5 if spot.member else 3.5, zorder=4)
+        if spot.unsettled:
+            mark.set_markerfacecolor("white")
         if spot.row.is_baseline:
             axes.plot(x, y, "o", markersize=9, markerfacecolor="none", markeredgecolor=VERMILION, zorder=5)
     by_name = {spot.row.cell: spot for spot in spots}
-    line = [(by_name[name].x.value / scale.divisor, by_name[name].y.value) for name in names]
+    line = [(by_name[name].x.value / scale.divisor, by_name[name].y.value) for name in _front(spots)]
     axes.plot(*zip(*line, strict=True), drawstyle="steps-post", color=BLUE, linewidth=1.0, zorder=2)
 
 
@@ -122,7 +141,8 @@ def _error(quantity: Quantity, divisor: float) -> Any:
 def _scale_axes(
     axes: Axes, spots: Sequence[_Spot], cheap: Sequence[Row], measurement: str, name: str, scale: Scale
 ) -> None:
-    xs = [spot.x.value / scale.divisor for spot in spots]
+    ends = [end for spot in spots for end in (spot.x.low, spot.x.high, spot.x.value) if end is not None]
+    xs = [end / scale.divisor for end in ends]
     xs += [(row.value(measurement, name) or 0.0) / scale.divisor for row in cheap]
     if min(xs) > 0 and max(xs) / min(xs) > 10:
         axes.set_xscale("log")
@@ -130,7 +150,7 @@ def _scale_axes(
         _plain_log(axes, "x", min(xs), max(xs))
     else:
         room = 0.12 * (max(xs) - min(xs) or max(xs) or 1.0)
-        axes.set_xlim(max(min(xs) - room, 0.0), max(xs) + 1.5 * room)
+        axes.set_xlim(max(min(xs) - 1.5 * room, 0.0), max(xs) + 1.5 * room)
     ends = [end for spot in spots for end in (spot.y.low, spot.y.high, spot.y.value) if end is not None]
     low, high = min(ends), max(ends)
     if low > 0 and high / low > 10:
@@ -154,8 +174,11 @@ def _plain_log(axes: Axes, which: str, low: float, high: float) -> None:
 
 def _legend(axes: Axes, spots: Sequence[_Spot], devices: Sequence[str], cost_only: bool) -> None:
     handles = [Line2D([], [], color=BLUE, marker="o", markersize=4.5, linewidth=1.0, label="Pareto front")]
-    if len(_front(spots)) < len(spots):
+    if not all(spot.member for spot in spots):
         handles.append(Line2D([], [], color=GREY, marker="o", markersize=3.5, linestyle="none", label="dominated"))
+    if any(spot.unsettled for spot in spots):
+        handles.append(Line2D([], [], color=DARK, marker="o", markersize=4, linestyle="none", label="not settled"))
+        handles[-1].set_markerfacecolor("white")
     if any(spot.row.is_baseline for spot in spots):
         ring = Line2D([], [], marker="o", markersize=7, linestyle="none", label="baseline")
         ring.set_markerfacecolor("none")
@@ -180,22 +203,23 @@ def _legend(axes: Axes, spots: Sequence[_Spot], devices: Sequence[str], cost_onl
 
 def _label(axes: Axes, spots: Sequence[_Spot], cheap: Sequence[Row], measurement: str, name: str, scale: Scale) -> None:
     """Names for the points. Very full plots name only the front and the baseline."""
-    fronts = _fronts(spots, measurement)
-    members = {cell for front in fronts for cell in front}
     words = shortened([row.cell for row in (*(spot.row for spot in spots), *cheap)])
     labels = []
     for spot in spots:
-        chosen = spot.row.cell in members or spot.row.is_baseline
+        chosen = spot.member or spot.row.is_baseline
         if chosen or len(spots) <= MOST_LABELS:
             x, y = spot.x.value / scale.divisor, spot.y.value
-            labels.append(Label(words[spot.row.cell], x, y, DARK if chosen else "#6E6E6E"))
+            named = f"{words[spot.row.cell]}, {spot.chance}".removesuffix(", ")
+            labels.append(Label(named, x, y, DARK if chosen else "#6E6E6E"))
     floor = axes.get_ylim()[0]
     for row in cheap:
         x = (row.value(measurement, name) or 0.0) / scale.divisor
         axes.plot(x, floor, "|", color=DARK, markersize=10, clip_on=False, zorder=5)
         if len(cheap) <= 4:
             labels.append(Label(f"{words[row.cell]} ({row.cost_words})", x, floor, DARK, italic=True))
-    place_labels(axes, labels, _segments(spots, fronts, scale))
+    place_labels(axes, labels, _segments(axes, spots, _fronts(spots, measurement), scale))
+    for text in axes.texts:
+        text.set_path_effects([withStroke(linewidth=1.4, foreground="white")])
 
 
 def _fronts(spots: Sequence[_Spot], measurement: str) -> list[tuple[str, ...]]:
@@ -206,9 +230,10 @@ def _fronts(spots: Sequence[_Spot], measurement: str) -> list[tuple[str, ...]]:
     return [_front([spot for spot in spots if spot.row.device_name == device]) for device in devices]
 
 
-def _segments(spots: Sequence[_Spot], fronts: Sequence[tuple[str, ...]], scale: Scale) -> list[Segment]:
-    """Every drawn line: interval bars and the steps of the fronts."""
-    segments: list[Segment] = []
+def _segments(axes: Axes, spots: Sequence[_Spot], fronts: Sequence[tuple[str, ...]], scale: Scale) -> list[Segment]:
+    """Every drawn line: both axes, interval bars and the steps of the fronts."""
+    (left, right), (foot, top) = axes.get_xlim(), axes.get_ylim()
+    segments: list[Segment] = [((left, foot), (left, top)), ((left, foot), (right, foot))]
     at = {spot.row.cell: (spot.x.value / scale.divisor, spot.y.value) for spot in spots}
     for spot in spots:
         x, y = at[spot.row.cell]
@@ -217,14 +242,18 @@ def _segments(spots: Sequence[_Spot], fronts: Sequence[tuple[str, ...]], scale: 
         if spot.y.low is not None and spot.y.high is not None:
             segments.append(((x, spot.y.low), (x, spot.y.high)))
     for front in fronts:
-        for left, right in pairwise(front):
-            corner = (at[right][0], at[left][1])
-            segments += [(at[left], corner), (corner, at[right])]
+        for one, other in pairwise(front):
+            corner = (at[other][0], at[one][1])
+            segments += [(at[one], corner), (corner, at[other])]
     return segments
 
 
 def _words(view: RunView, spots: Sequence[_Spot], cheap: Sequence[Row], name: str, what: str) -> tuple[str, str, str]:
     caption = f"Quality against {what}; lower left is better. Bars: 95 % intervals."
+    if any(spot.unsettled for spot in spots):
+        caption += " Open: on or off the front with less than 95 % probability."
+        if any(spot.chance for spot in spots):
+            caption += f" Beside the name: that of being on it (off it, from {percent(LEAST_SHOWN)} on)."
     if any(spot.row.is_baseline for spot in spots):
         caption += f" Ring: the baseline {view.baseline}."
     if name == "time_ratio":
@@ -236,7 +265,9 @@ def _words(view: RunView, spots: Sequence[_Spot], cheap: Sequence[Row], name: st
     if left_out:
         caption += f" Not shown, for want of figures: {', '.join(row.cell for row in left_out)}."
     listed = "; ".join(
-        f"{s.row.cell} {with_unit(s.x.value, s.x.unit)}, {fixed(s.y.value, decimals_for([s.y.value]))}" for s in spots
+        f"{s.row.cell} {with_unit(s.x.value, s.x.unit)}, {fixed(s.y.value, decimals_for([s.y.value]))}"
+        + (f" (on the front with {s.chance})" if s.chance else "")
+        for s in spots
     )
     stem = "pareto_gmacs" if name == "gmacs_image" else "pareto_time"
     return stem, caption, f"Scatter plot of Fréchet distance against {what}: {listed}."

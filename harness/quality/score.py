@@ -1,0 +1,83 @@
+"""Scoring images that lie in files, whoever made them: what ``ditbench score`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import InputError
+from harness.quality.build import build_extractor
+from harness.quality.evaluate import protocol_detail, quantity_of, reference_detail, uncertainty_detail
+from harness.quality.features import FeatureCache, collect
+from harness.quality.figures import figures
+from harness.quality.images.source import open_images
+from harness.quality.protocols import definition, protocol
+from harness.quality.reference import load_reference
+from harness.store.records import Quantity
+
+Stage = Callable[[str], Callable[[int, int], None]]
+
+
+@dataclass(frozen=True)
+class FileScore:
+    """values: the figures by name; protocol: id@count; missing: figure -> why there is none."""
+
+    source: str
+    samples: int
+    protocol: str
+    values: dict[str, Quantity]
+    missing: dict[str, str]
+    detail: dict[str, Any]
+
+
+def score_images(
+    path: Path,
+    protocol_name: str,
+    reference: str | None,
+    *,
+    samples: int | None = None,
+    batch: int = 100,
+    device: str = "cpu",
+    cache: Path | None = None,
+    stage: Stage = lambda name: lambda done, total: None,
+) -> FileScore:
+    """Figures of the images in an npz (ADM's layout) or a folder of PNG files.
+
+    samples  how many to score, from the first; unset: what the protocol asks for (all, where it asks for no number)
+    cache    a folder that keeps features
+    stage    name of a stage -> its progress callback (done, total)
+
+    Raises InputError: unreadable or lossy images, fewer than asked for, absent or wrong extractor or reference.
+    """
+    chosen = protocol(protocol_name, reference)
+    source = open_images(path)
+    count = samples or definition(protocol_name).samples or len(source)
+    if len(source) < count:
+        asked = f"{count:,} are asked for" if samples else f"protocol {protocol_name} asks for {count:,}"
+        raise InputError(
+            f"{source.name} holds {len(source):,} images, {asked} (--samples {len(source)} scores what there is; the "
+            "protocol id then says so)"
+        )
+    if count < 2:
+        raise InputError(f"{source.name}: statistics need at least two images")
+    extractor = build_extractor(chosen, device)
+    if chosen.name == "digits" and source.shape != (8, 8, 1):
+        raise InputError(f"{source.name}: images are {source.shape}, protocol digits reads (8, 8, 1)")
+    kept = FeatureCache(cache) if cache else None
+    against = load_reference(chosen, reference, extractor, batch=batch, cache=kept, progress=stage("reference"))
+    found = collect(source, extractor, count=count, batch=batch, cache=kept, progress=stage("features"))
+    scored = figures(found, against, published=chosen.name != "digits", device=device, progress=stage("figures"))
+    return FileScore(
+        source=source.name,
+        samples=count,
+        protocol=chosen.at(count),
+        values={name: quantity_of(estimate) for name, estimate in scored.values.items()},
+        missing=scored.missing,
+        detail={
+            **uncertainty_detail([scored]),
+            **reference_detail(against),
+            "protocol": protocol_detail(chosen),
+        },
+    )

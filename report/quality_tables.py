@@ -1,0 +1,81 @@
+"""Quality beyond the main table: the other set figures, and the pairs with the baseline's samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.store.records import Quantity
+from report.numbers import Scale
+from report.result_tables import PAIRED_FIGURES, caption_of, has_quality, marks_of, plain_marks_of, setting_columns
+from report.run_view import Row, RunView
+from report.sentences import listed
+from report.tables import Column, Table, number_column
+
+
+def more_quality_table(view: RunView) -> Table | None:
+    """The set figures that the main table has no room for; None if no cell has any of them."""
+    rows = tuple(row for row in view.rows if has_quality(row))
+    if not any(row.quantity("quality", "frechet_infinity") for row in rows):
+        return None
+
+    def of(name: str) -> list[Quantity | None]:
+        return [row.quantity("quality", name) for row in rows]
+
+    columns = (
+        setting_columns(rows)[0][0],
+        number_column("frechet_infinity", "Fréchet∞ ↓", "1", of("frechet_infinity")),
+        number_column("sfid", "sFID ↓", "1", of("sfid")),
+        number_column("inception_score", "IS ↑", "1", of("inception_score")),
+        number_column(
+            "rbf_mmd", "MMD ↓", "1", of("rbf_mmd"), decimals=3, scale=Scale(1e-3, "×10⁻³"), show_interval=False
+        ),
+        number_column("density", "Density ↑", "1", of("density"), decimals=3, show_interval=False),
+        number_column("coverage", "Coverage ↑", "1", of("coverage"), decimals=3, show_interval=False),
+    )
+    table = Table("more_quality", caption_of(view, "Further quality figures"), columns, marks_of(rows), _why_not(rows))
+    return table.without_empty_columns()
+
+
+def paired_table(view: RunView) -> Table | None:
+    """Each sample beside the baseline's of the same noise and label; None if nothing was paired."""
+    rows = tuple(row for row in view.rows if _is_paired(row))
+    if not rows:
+        return None
+
+    def column(name: str, title: str, unit: str, decimals: int) -> Column:
+        entries = [row.quantity("paired", name) for row in rows]
+        return number_column(name, title, unit, entries, decimals=decimals)
+
+    columns = (
+        setting_columns(rows)[0][0],
+        column("psnr", "PSNR ↑", "dB", 2),
+        column("ssim", "SSIM ↑", "1", 3),
+        column("lpips", "LPIPS ↓", "1", 3),
+        column("latent_error", "Rel. error ↓", "1", 3),
+    )
+    caption = f"Samples beside those of {view.baseline} with the same noise and label: how far the pictures move."
+    return Table("paired", caption, columns, plain_marks_of(rows), _identical(rows)).without_empty_columns()
+
+
+def _is_paired(row: Row) -> bool:
+    return any(row.quantity("paired", name) is not None for name in PAIRED_FIGURES)
+
+
+def _why_not(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Why limits have no interval, one line a reason with the cells that it holds for."""
+    cells: dict[str, list[str]] = {}
+    for row in rows:
+        limit = row.quantity("quality", "frechet_infinity")
+        if limit is not None and limit.low is None:
+            cells.setdefault(limit.interval, []).append(row.cell)
+    lines = tuple(f"{listed(names)}: {why}." for why, names in cells.items())
+    missing = {f"{name}: {why}" for row in rows for name, why in row.detail("quality").get("not_available", {}).items()}
+    return (*lines, *(f"Not available: {text}." for text in sorted(missing)))
+
+
+def _identical(rows: Sequence[Row]) -> tuple[str, ...]:
+    counts = {row.cell: row.detail("paired").get("identical", 0) for row in rows}
+    shown = [f"{cell} {count}" for cell, count in counts.items() if count]
+    notes = [f"Equal to the baseline's picture, so without a PSNR: {listed(shown)}."] if shown else []
+    missing = {f"{name}: {why}" for row in rows for name, why in row.detail("paired").get("not_available", {}).items()}
+    return (*notes, *(f"Not available: {text}." for text in sorted(missing)))
