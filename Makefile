@@ -2,7 +2,7 @@
 # Each makes .venv first, from the versions pinned in constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := ditbench harness methods report tests
+SOURCES := ditbench harness methods report studies tests
 
 .PHONY: quick test lint format clean
 

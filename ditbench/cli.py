@@ -23,7 +23,7 @@ app = typer.Typer(
 
 SuiteArgument = Annotated[str, typer.Argument(help="a shipped suite's name or a YAML file", show_default=False)]
 MethodArgument = Annotated[str, typer.Argument(help="a name from `ditbench list methods`", show_default=False)]
-OutOption = Annotated[Path | None, typer.Option(help="the run's folder  [default: runs/SUITE]", show_default=False)]
+OutOption = Annotated[Path | None, typer.Option(help="the run's folder  \\[default: runs/SUITE]", show_default=False)]
 OnlyOption = Annotated[str | None, typer.Option(metavar="GLOB", help="only the cells with such a name")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu or cuda, instead of what the suite says")]
 LimitOption = Annotated[int | None, typer.Option(metavar="N", help="at most N samples a quality cell (20 or more)")]
@@ -31,7 +31,7 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a config key of the method; repeatable")
 ]
 WeightsOption = Annotated[
-    str | None, typer.Option(help="zoo:NAME or a file  [default: random weights]", show_default=False)
+    str | None, typer.Option(help="zoo:NAME or a file  \\[default: random weights]", show_default=False)
 ]
 GuidanceOption = Annotated[float, typer.Option(min=0.0, help="classifier-free guidance scale; 1 = none")]
 ProtocolOption = Annotated[str, typer.Option(help="a name from `ditbench list protocols`")]
@@ -127,7 +127,7 @@ def time(
 def sample(
     method: MethodArgument,
     weights: Annotated[
-        str | None, typer.Option(help="zoo:NAME or a file  [default: the zoo's, if it has some]", show_default=False)
+        str | None, typer.Option(help="zoo:NAME or a file  \\[default: the zoo's, if it has some]", show_default=False)
     ] = None,
     sampler: Annotated[str, typer.Option(help="a name from `ditbench list samplers`")] = "ddpm",
     steps: Annotated[int, typer.Option(min=1, max=1000)] = 50,
@@ -146,7 +146,7 @@ def sample(
 @app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="a shipped recipe's name or a YAML file", show_default=False)],
-    out: Annotated[Path | None, typer.Option(help="folder  [default: runs/train/RECIPE]", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="folder  \\[default: runs/train/RECIPE]", show_default=False)] = None,
     publish: Annotated[bool, typer.Option("--publish", help="copy the result into the zoo and its manifest")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
 ) -> None:
@@ -191,7 +191,8 @@ def score(
         str | None, typer.Option(help="a name in ditbench.toml, an npz, or a folder of images", show_default=False)
     ] = None,
     samples: Annotated[
-        int | None, typer.Option(min=2, help="score the first N  [default: what the protocol asks]", show_default=False)
+        int | None,
+        typer.Option(min=2, help="the first N  \\[default: what the protocol asks]", show_default=False),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
     batch: BatchOption = 100,
@@ -225,7 +226,7 @@ def export(
     folder: Annotated[Path, typer.Argument(help="a run's folder", metavar="DIR", show_default=False)],
     cell: Annotated[str, typer.Argument(help="the name of a cell in it", show_default=False)],
     out: Annotated[Path, typer.Argument(help="NAME.npz (ADM's layout), or a folder for PNG files", show_default=False)],
-    samples: Annotated[int | None, typer.Option(min=1, help="the first N  [default: all scored ones]")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="the first N  \\[default: all scored ones]")] = None,
 ) -> None:
     """Write a cell's samples to files that other programs score."""
     from ditbench.scoring import export_samples

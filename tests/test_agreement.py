@@ -98,7 +98,7 @@ def test_sizes_are_compared_along_the_cell_s_own_loop_for_its_classes_without_gu
 def test_a_run_can_ask_for_it(tmp_path):
     path = tmp_path / "w.safetensors"
     save_state(path, enlivened(methods.build("flexidit-testing")).state_dict(), {})
-    job = Job(cell(0.6), path, None, None, (), tmp_path, tmp_path, tmp_path / "log")
+    job = Job(cell(0.6), path, None, None, (), (tmp_path,), None, tmp_path, tmp_path, tmp_path / "log")
     values, detail, protocol = MEASURES["agreement"]({"samples": 20}, LazyCell(job), job, lambda *_: None)
     assert values["difference"].value > 0.01 and set(detail["sizes"]) == {"4"} and protocol is None
     assert json.loads(json.dumps(detail)) == detail

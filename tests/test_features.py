@@ -160,6 +160,6 @@ def test_features_that_are_not_finite_stop_the_scoring_and_are_not_kept(tmp_path
         def __call__(self, images: Tensor) -> dict[str, Tensor]:
             return {name: torch.full_like(each, torch.nan) for name, each in super().__call__(images).items()}
 
-    with pytest.raises(ValueError, match="made: .* NaN"):
+    with pytest.raises(ValueError, match=r"made: .* NaN"):
         features_of(pictures(10), Broken(), tmp_path)
     assert not list(tmp_path.iterdir())

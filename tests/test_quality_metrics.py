@@ -11,7 +11,15 @@ import pytest
 import torch
 
 from harness.quality import tiles
-from harness.quality.frechet import frechet_distance, frechet_from_features, frechet_jackknife
+from harness.quality.frechet import (
+    FrechetResult,
+    counted_twice,
+    frechet_distance,
+    frechet_from_features,
+    frechet_of_blocks,
+    frechet_of_seeds,
+    limit_of,
+)
 from harness.quality.inception_score import inception_score
 from harness.quality.kernel import kernel_distance, kernel_jackknife, rbf_distance
 from harness.quality.neighbours import neighbour_metrics
@@ -201,38 +209,153 @@ def test_frechet_is_symmetric() -> None:
     "sigma", [np.diag([1.0, -0.5]), np.array([[1.0, 0.5], [0.0, 1.0]]), np.full((2, 2), np.nan), np.eye(3)]
 )
 def test_frechet_refuses_what_is_no_covariance(sigma: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"negative|symmetric|NaN|not \(d,\)"):
+    with pytest.raises(ValueError, match=r"semi-definite|symmetric|NaN|not \(d,\)"):
         frechet_distance(np.zeros(2), sigma, np.zeros(2), np.eye(2))
 
 
-def test_frechet_jackknife_equals_recomputing_without_each_block() -> None:
+def in_blocks(x: np.ndarray, y: np.ndarray, blocks: int = 10) -> FrechetResult:
+    parts = [FeatureStatistics.of(part) for part in np.array_split(x, blocks)]
+    return frechet_of_blocks(parts, y.mean(axis=0), np.cov(y, rowvar=False))
+
+
+def test_frechet_by_blocks_equals_recomputing_without_each_block() -> None:
     x, y = features(207, 1, shift=0.2), features(500, 2)
-    mu, sigma = y.mean(axis=0), np.cov(y, rowvar=False)
-    estimate = frechet_jackknife(x, mu, sigma)
-    left_out = []
-    for block in np.array_split(np.arange(207), 10):
-        rest = np.delete(x, block, axis=0)
-        left_out.append(frechet_distance(rest.mean(axis=0), np.cov(rest, rowvar=False), mu, sigma))
+    result = in_blocks(x, y)
+    left_out = [frechet_from_features(np.delete(x, block, axis=0), y) for block in np.array_split(np.arange(207), 10)]
     reach = 2.2621571627982 * np.sqrt(0.9 * np.sum((np.array(left_out) - np.mean(left_out)) ** 2))
-    assert estimate.value == pytest.approx(frechet_from_features(x, y), rel=1e-12)
-    assert estimate.low == pytest.approx(estimate.value - reach, rel=1e-9)
-    assert estimate.high == pytest.approx(estimate.value + reach, rel=1e-9)
+    assert result.frechet.value == pytest.approx(frechet_from_features(x, y), rel=1e-12)
+    assert result.frechet.low == pytest.approx(result.frechet.value - reach, rel=1e-9)
+    assert result.frechet.high == pytest.approx(result.frechet.value + reach, rel=1e-9)
+    assert result.leave_one_out == pytest.approx(left_out, rel=1e-9)
+    assert result.infinity.value == pytest.approx(10 * result.frechet.value - 9 * np.mean(left_out), rel=1e-9)
 
 
-def test_frechet_jackknife_covers_the_mean_value_at_its_own_sample_count() -> None:
+def test_the_plain_interval_covers_the_mean_value_at_its_own_sample_count() -> None:
     # Both as the docstring says: it covers E[FD at n], not the true distance, which is zero here.
     rng = np.random.default_rng(0)
-    estimates = [frechet_jackknife(rng.standard_normal((200, 16)), np.zeros(16), np.eye(16)) for _ in range(100)]
+    estimates = []
+    for _ in range(100):
+        parts = [FeatureStatistics.of(part) for part in np.array_split(rng.standard_normal((200, 16)), 10)]
+        estimates.append(frechet_of_blocks(parts, np.zeros(16), np.eye(16)).frechet)
     mean = np.mean([e.value for e in estimates])
     hits = sum(e.low is not None and e.high is not None and e.low <= mean <= e.high for e in estimates)
     assert hits >= 90
     assert all(e.low is not None and e.low > 0 for e in estimates)
 
 
+@pytest.mark.parametrize("blocks", [4, 10])
+def test_the_limit_is_where_the_line_through_two_counts_meets_infinity(blocks: int) -> None:
+    n, truth, slope, curve = 1000, 3.0, 800.0, 5e4
+
+    def at(count: float, curved: float) -> float:
+        return truth + slope / count + curved / count**2
+
+    for curved in (0.0, curve):
+        shorter, short = n * (1 - 1 / blocks), 2 * n / blocks
+        limit, left = limit_of(at(n, curved), [at(shorter, curved)] * blocks, [at(short, curved)] * (blocks // 2))
+        line = np.polyfit([1 / n, 1 / shorter], [at(n, curved), at(shorter, curved)], 1)
+        assert limit.value == pytest.approx(line[1], rel=1e-9)
+        # and what curvature leaves of the bias is known
+        assert left == pytest.approx(limit.value - truth, abs=1e-9)
+
+
+def test_the_limits_interval_is_students_t_below_and_that_of_its_root_above() -> None:
+    # All pairs lie as far above their own pseudo-values as a straight course asks: nothing counted twice, no bias left.
+    pseudo = np.array([5.0, 6.0, 4.0, 5.5, 4.5, 7.0, 3.0, 5.0, 6.0, 4.0])
+    full = pseudo.mean() + 1 / 4
+    pairs = pseudo.reshape(5, 2).mean(axis=1) + 1.25
+    limit, left = limit_of(full, list((10 * full - pseudo) / 9), list(pairs))
+    reach = 2.2621571627982 * pseudo.std(ddof=1) / np.sqrt(10)
+    assert limit.value == pytest.approx(5.0, rel=1e-12) and left == pytest.approx(0.0, abs=1e-12)
+    assert limit.low == pytest.approx(5.0 - reach, rel=1e-9)
+    assert limit.high == pytest.approx((np.sqrt(5.0) + reach / (2 * np.sqrt(5.0))) ** 2, rel=1e-9)
+
+
+def test_the_limit_is_unbiased_where_the_plain_distance_is_not() -> None:
+    rng, mu = np.random.default_rng(3), np.full(8, 0.3)
+    parts = [[FeatureStatistics.of(part) for part in rng.standard_normal((10, 30, 8))] for _ in range(150)]
+    results = [frechet_of_blocks(blocks, mu, np.eye(8)) for blocks in parts]
+    limits, plain = (np.array([getattr(r, name).value for r in results]) for name in ("infinity", "frechet"))
+    error = limits.std(ddof=1) / np.sqrt(150)
+    assert abs(limits.mean() - 0.72) < 4 * error
+    assert plain.mean() - 0.72 > 10 * error
+
+
+def test_quadratic_variance_is_counted_twice_as_said() -> None:
+    # Q(x, x) = |x|^2 of five dimensions: the limit's own variance against its squared standard error.
+    rng, sets, b = np.random.default_rng(4), 40_000, 10
+    x = rng.standard_normal((sets, b, 5))
+    full = (x.mean(axis=1) ** 2).sum(axis=1)
+    without = (((x.sum(axis=1)[:, None] - x) / (b - 1)) ** 2).sum(axis=2)
+    pseudo = b * full[:, None] - (b - 1) * without
+    above = (x.reshape(sets, b // 2, 2, 5).mean(axis=2) ** 2).sum(axis=2) - pseudo.reshape(sets, b // 2, 2).mean(axis=2)
+    too_much = pseudo.var(axis=1, ddof=1).mean() / b - pseudo.mean(axis=1).var()
+    assert too_much / above.var(axis=1, ddof=1).mean() == pytest.approx(counted_twice(b), rel=0.05)
+
+
+def test_the_limit_has_no_interval_at_no_distance_and_for_few_samples_and_says_why() -> None:
+    rng = np.random.default_rng(5)
+
+    def of(n: int, dim: int, shift: float) -> FrechetResult:
+        parts = [FeatureStatistics.of(part) for part in np.array_split(rng.standard_normal((n, dim)) + shift, 10)]
+        return frechet_of_blocks(parts, np.zeros(dim), np.eye(dim))
+
+    null = [of(400, 4, 0.0).infinity for _ in range(40)]
+    refused = [each for each in null if each.low is None and each.high is None]
+    assert len(refused) >= 25 and all("not told apart from zero" in each.method for each in refused)
+    assert all(each.low == 0.0 for each in null if each.low is not None), "what is printed begins at zero"
+
+    curved = of(100, 32, 0.1)
+    assert curved.infinity.low is None and "few samples, about" in curved.infinity.method
+    assert curved.bias_left < 0
+    singular = of(100, 64, 0.1)
+    assert singular.infinity.low is None and "less than half of 64 dimensions" in singular.infinity.method
+    enough = of(1000, 4, 0.3).infinity
+    assert enough.low is not None and enough.high is not None and enough.low < 0.36 < enough.high
+
+
+def test_dimensions_that_the_reference_lacks_do_not_count_as_few_samples() -> None:
+    rng = np.random.default_rng(6)
+    x = np.concatenate([rng.standard_normal((400, 4)) + 0.5, np.zeros((400, 200))], axis=1)
+    parts = [FeatureStatistics.of(part) for part in np.array_split(x, 10)]
+    sigma = np.diag(np.r_[np.ones(4), np.zeros(200)])
+    assert frechet_of_blocks(parts, np.zeros(204), sigma).infinity.low is not None
+
+
+def test_the_limit_refuses_blocks_that_are_not_equal_or_not_even() -> None:
+    for sizes in ([20] * 9, [20] * 2, [20] * 9 + [18]):
+        parts = [FeatureStatistics.of(features(size, 1)) for size in sizes]
+        with pytest.raises(ValueError, match="equal and an even number"):
+            frechet_of_blocks(parts, np.zeros(DIM), np.eye(DIM))
+
+
+def test_seeds_have_a_t_interval_from_three_on_and_a_reason_before() -> None:
+    y = features(500, 2)
+    results = [in_blocks(features(400, seed, shift=0.5), y) for seed in (1, 3, 4, 5)]
+    for kind, estimate in zip(("frechet", "infinity"), frechet_of_seeds(results), strict=True):
+        values = np.array([getattr(result, kind).value for result in results])
+        reach = 3.1824463052837 * values.std(ddof=1) / 2  # t(3) at 97.5 %
+        assert estimate.value == pytest.approx(values.mean(), rel=1e-12)
+        assert estimate.low == pytest.approx(values.mean() - reach, rel=1e-9)
+        assert estimate.high == pytest.approx(values.mean() + reach, rel=1e-9)
+    for estimate in frechet_of_seeds(results[:2]):
+        assert (estimate.low, estimate.high) == (None, None)
+        assert estimate.method == "no interval: 2 seeds, Student's t needs 3"
+
+
+def test_seeds_have_no_interval_around_a_limit_that_keeps_its_bias() -> None:
+    y = features(500, 2)
+    few = [in_blocks(features(40, seed, shift=0.5), y) for seed in (1, 3, 4)]
+    plain, limit = frechet_of_seeds(few)
+    assert plain.low is not None
+    assert limit.low is None and "few samples" in limit.method
+
+
 def test_intervals_give_way_to_a_reason_when_blocks_would_be_too_small() -> None:
     x, y = features(19, 1), features(60, 2)
     estimates = [
-        frechet_jackknife(x, y.mean(axis=0), np.cov(y, rowvar=False)),
+        in_blocks(x, y).frechet,
+        in_blocks(x, y).infinity,
         kernel_jackknife(x, y).estimate,
         kernel_distance(x, y, subsets=2, subset_size=15).estimate,
         rbf_distance(x, y).estimate,

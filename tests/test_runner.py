@@ -60,7 +60,7 @@ def test_a_run_leaves_the_documented_folder(undisturbed):
     assert len(records(out)) == 9
     row = figures(out)["guided"]
     assert row["status"] == "ok" and float(row["gmacs_image"]) == pytest.approx(2 * 3 * float(row["gmacs_step"]))
-    assert row["protocol"].startswith("digits-v1-")
+    assert row["protocol"].startswith("digits-v2-")
 
 
 SHARED = """

@@ -329,7 +329,7 @@ def test_seed_blocks_are_independent_sets_whose_mean_is_reported(run: Run, tmp_p
         cells=cells,
         quality={**SUITE["quality"], "seed_blocks": 2},  # type: ignore[dict-item]
     ).cells()["base"]["quality"]
-    assert two.values["frechet"].low is None and "2 seed blocks" in two.values["frechet"].interval
+    assert two.values["frechet"].low is None and "2 seeds" in two.values["frechet"].interval
 
 
 def test_a_cell_is_scored_by_a_protocol_of_the_users_own_files(run: Run, desk: Path, tmp_path: Path) -> None:
@@ -364,3 +364,21 @@ def test_what_a_suite_lacks_is_said_before_anything_runs(
 def test_the_assets_of_this_module_are_the_desks() -> None:
     entry = load_assets().find("inception-2015")
     assert entry is not None and entry.path.name == "inception.pth"
+
+
+def test_equal_runs_are_told_no_difference_and_a_planted_degradation_fails_the_gate(run: Run, tmp_path: Path) -> None:
+    cells = [{"name": "base"}, {"name": "cell"}]
+    usual = {"cells": cells, "quality": {"samples": 200, "shard": 100}}
+    run_suite(run, tmp_path / "a", **usual)
+    run_suite(run, tmp_path / "b", **usual)
+    gate = ("--fail-if", "frechet>+5%", "--fail-if", "accuracy<-5%")
+    code, said, _ = run("compare", tmp_path / "a", tmp_path / "b", *gate)
+    assert code == 0, said
+    answer = json.loads(run("compare", tmp_path / "a", tmp_path / "b", "--json")[1])
+    verdicts = {row["verdict"] for row in answer["comparisons"]}
+    assert verdicts == {"identical"}, verdicts
+    defaults = {**SUITE["defaults"], "guidance": 0.0, "steps": 2}  # type: ignore[dict-item]
+    run_suite(run, tmp_path / "worse", **{**usual, "defaults": defaults})
+    code, said, _ = run("compare", tmp_path / "a", tmp_path / "worse", *gate)
+    assert code == 1 and "worse" in said
+    assert run("compare", tmp_path / "worse", tmp_path / "a", *gate)[0] == 0, "an improvement fails no gate"

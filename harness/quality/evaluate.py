@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from harness.quality.build import build_extractor
 from harness.quality.extractors.extractor import Extractor
 from harness.quality.features import FeatureCache, FeatureSet, block_edges, collect
 from harness.quality.figures import Figures, figures
-from harness.quality.frechet import frechet_from_features
+from harness.quality.frechet import MIN_SEEDS, frechet_from_features, frechet_of_seeds
 from harness.quality.images.npz import read_arrays
 from harness.quality.images.source import ShardImages
 from harness.quality.protocols import QualityProtocol, protocol
@@ -27,7 +27,6 @@ from harness.suite.schema import QualityOptions
 
 PREVIEW = 200
 PREVIEW_BYTES = 4 << 20
-MIN_SEED_BLOCKS = 3  # with two, Student's t has one degree of freedom: 12.7 standard errors
 
 
 @dataclass(frozen=True)
@@ -150,17 +149,20 @@ def _add_accuracy(found: Figures, correct: NDArray[np.bool_]) -> None:
 
 
 def _combined(found: Sequence[Figures]) -> dict[str, Estimate]:
-    combined = {}
+    """Means over seed blocks; none of them has an interval with fewer than three."""
+    distance, limit = frechet_of_seeds([each.distance for each in found if each.distance is not None])
+    combined = {"frechet": distance, "frechet_infinity": limit}
     for name in found[0].values:
-        values = [each.values[name].value for each in found]
-        if len(values) < MIN_SEED_BLOCKS:
-            why = f"no interval: {len(values)} seed blocks, Student's t needs {MIN_SEED_BLOCKS}"
-            combined[name] = Estimate(float(np.mean(values)), None, None, why)
-        else:
-            mean = mean_interval(values)
-            method = mean.method.replace("samples", "seed blocks")
-            combined[name] = Estimate(mean.value, mean.low, mean.high, method)
-    return combined
+        if name in combined:
+            continue
+        mean = mean_interval([each.values[name].value for each in found])
+        if len(found) < MIN_SEEDS:
+            why = f"no interval: {len(found)} seeds, Student's t needs {MIN_SEEDS}"
+            mean = Estimate(mean.value, None, None, why)
+        combined[name] = mean
+    return {
+        name: replace(each, method=each.method.replace("samples", "seed blocks")) for name, each in combined.items()
+    }
 
 
 def _preview(shards: Sequence[Path], scored: _Scored) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from harness.quality.features import FeatureSet
-from harness.quality.frechet import frechet_of_blocks
+from harness.quality.frechet import FrechetResult, frechet_of_blocks
 from harness.quality.inception_score import inception_score
 from harness.quality.kernel import KernelDistance, kernel_distance, kernel_jackknife, rbf_distance
 from harness.quality.neighbours import neighbour_metrics
@@ -22,11 +22,15 @@ NEIGHBOURS = ("precision", "recall", "density", "coverage")
 
 @dataclass
 class Figures:
-    """Estimates by name; leave_one_out: the same with one block of samples left out each; missing: name -> why."""
+    """Estimates by name; leave_one_out: the same with one block of samples left out each; missing: name -> why.
+
+    distance: what ``frechet`` and ``frechet_infinity`` are made of, for the mean over seeds.
+    """
 
     values: dict[str, Estimate] = field(default_factory=dict)
     leave_one_out: dict[str, tuple[float, ...]] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    distance: FrechetResult | None = None
 
     def add(self, name: str, estimate: Estimate, without_block: tuple[float, ...] = ()) -> None:
         self.values[name] = estimate
@@ -50,6 +54,7 @@ def figures(
     result = Figures()
     distance = frechet_of_blocks(found.statistics["features"], reference.moments.mean, reference.moments.covariance)
     result.add("frechet", distance.frechet, distance.leave_one_out)
+    result.distance = distance
     # the limit's pseudo-values are the distance's own
     result.add("frechet_infinity", distance.infinity, distance.leave_one_out)
     _spatial(result, found, reference)

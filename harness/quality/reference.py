@@ -84,10 +84,10 @@ def make_reference(
     made_by: JSON that names the extractor, so that another extractor's statistics are refused.
     """
     found = collect(source, extractor, count=count, batch=batch, cache=cache, progress=progress)
-    moments = merged(found.statistics["features"]).moments()
+    moments = moments_of(found, "features")
     arrays: dict[str, Any] = {"mu": moments.mean, "sigma": moments.covariance}
     if "spatial" in found.statistics:
-        spatial = merged(found.statistics["spatial"]).moments()
+        spatial = moments_of(found, "spatial")
         arrays |= {"mu_s": spatial.mean, "sigma_s": spatial.covariance}
     arrays |= {
         "n": count,
@@ -95,6 +95,11 @@ def make_reference(
         "made_by": json.dumps({"protocol": protocol, **asdict(_maker(extractor))}, sort_keys=True),
     }
     return write_npz(out, **arrays)
+
+
+def moments_of(found: FeatureSet, kind: str) -> Moments:
+    """Mean and covariance of all images' features of a kind ('features', 'spatial')."""
+    return merged(found.statistics[kind]).moments()
 
 
 @dataclass(frozen=True)
@@ -114,8 +119,8 @@ def _of_images(
     if len(source) < 2:
         raise InputError(f"reference {source.name}: {len(source)} image is too few for statistics")
     found: FeatureSet = collect(source, extractor, count=len(source), batch=batch, cache=cache, progress=progress)
-    spatial = merged(found.statistics["spatial"]).moments() if "spatial" in found.statistics else None
-    return Reference(merged(found.statistics["features"]).moments(), spatial, found.arrays["features"], "", found.count)
+    spatial = moments_of(found, "spatial") if "spatial" in found.statistics else None
+    return Reference(moments_of(found, "features"), spatial, found.arrays["features"], "", found.count)
 
 
 def _of_statistics(

@@ -136,7 +136,7 @@ def proportion_interval(successes: int, n: int, confidence: float = 0.95) -> Est
 
 
 def paired_ratio_interval(
-    a_rounds: Sequence[ArrayLike], b_rounds: Sequence[ArrayLike], confidence: float = 0.95, seed: int = 0
+    a_rounds: Sequence[ArrayLike], b_rounds: Sequence[ArrayLike], confidence: float = 0.95
 ) -> Estimate:
     """How many times b's time a takes: the median over rounds of the rounds' own ratios of medians.
 

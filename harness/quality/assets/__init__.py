@@ -87,9 +87,10 @@ def require(name: str, why: str) -> Entry:
 def verified(entry: Entry) -> str:
     """The SHA-256 of what lies there now, 64 hexadecimal digits, once it is what it should be.
 
-    It must be the declared one; an asset without a declaration must be the published file. So weights of one's own are
-    used only by saying so, and a protocol id holds their digest. Read once per content in a process. A folder's digest is that of one line a file, 'SHA-256, two spaces, relative name, line feed', sorted by the bytes
-    of the name. Raises InputError that shows how both digests begin.
+    It must be the declared one; an asset without a declaration must be the published file. So weights of one's own
+    are used only by saying so, and a protocol id holds their digest. Read once per content in a process. A folder's
+    digest is that of one line a file, 'SHA-256, two spaces, relative name, line feed', sorted by the bytes of the name.
+    Raises InputError that shows how both digests begin.
     """
     digest = _content_digest(entry)
     expected, source = entry.sha256, "its sha256 in the configuration"
