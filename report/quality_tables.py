@@ -15,7 +15,7 @@ from report.tables import Column, Table, number_column
 def more_quality_table(view: RunView) -> Table | None:
     """The set figures that the main table has no room for; None if no cell has any of them."""
     rows = tuple(row for row in view.rows if has_quality(row))
-    if not any(row.quantity("quality", "frechet_infinity") for row in rows):
+    if not rows:
         return None
 
     def of(name: str) -> list[Quantity | None]:
@@ -29,6 +29,8 @@ def more_quality_table(view: RunView) -> Table | None:
         number_column(
             "rbf_mmd", "MMD ↓", "1", of("rbf_mmd"), decimals=3, scale=Scale(1e-3, "×10⁻³"), show_interval=False
         ),
+        number_column("precision", "Prec. ↑", "1", of("precision"), decimals=3, show_interval=False),
+        number_column("recall", "Recall ↑", "1", of("recall"), decimals=3, show_interval=False),
         number_column("density", "Density ↑", "1", of("density"), decimals=3, show_interval=False),
         number_column("coverage", "Coverage ↑", "1", of("coverage"), decimals=3, show_interval=False),
     )

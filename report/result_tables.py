@@ -101,7 +101,9 @@ def quality_table(view: RunView) -> Table | None:
         number_column("gmacs_image", "MACs/image", "GMAC", [r.value("flops", "gmacs_image") for r in rows]),
         number_column("image_ms", "time/image", "ms", [r.value("latency", "image_ms") for r in rows]),
     )
-    columns = (*settings, *cost, *_quality_columns(rows), *front_columns(rows, front_probabilities(view)))
+    # Precision and recall stand beside density and coverage in a table of their own: the page needs the room.
+    quality = (column for column in _quality_columns(rows) if column.key not in ("precision", "recall"))
+    columns = (*settings, *cost, *quality, *front_columns(rows, front_probabilities(view)))
     caption = caption_of(view, "Quality against cost")
     return Table("quality", caption, columns, marks_of(rows), notes_of(view, rows, shared)).without_empty_columns()
 

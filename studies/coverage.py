@@ -25,7 +25,7 @@ SEED = 0
 BAND = (0.90, 0.99)
 JUDGED = 100  # fewer printed intervals say too little about their coverage
 HEADER = ("scenario", "truth", "printed", "covered", "95 % of that", "mean width", "mean bias")
-LIMITS = "Where they do not hold"
+LIMITS = "Where they do not hold, or only just"
 GROUPS: dict[str, Callable[[], list[Scenario]]] = {
     "Limit of the Fréchet distance, one set in ten blocks": distances.distances,
     "Limit of the Fréchet distance, independent seeds": distances.seed_blocks,

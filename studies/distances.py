@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.quality.frechet import FrechetResult, frechet_distance, frechet_of_blocks, frechet_of_seeds
 from harness.quality.statistics import FeatureStatistics
@@ -88,6 +89,9 @@ def distances() -> list[Scenario]:
         mixed("mixture of 5", 16, 1000, 5),
         mixed("mixture of 10", 64, 2000, 10),
         rectified("rectified mixture, truth from ten million draws", 16, 2000),
+        real_features("class shares, near", 1000, 0.6),
+        real_features("class shares, far", 1000, 0.15),
+        real_features("class shares, far", 300, 0.15),
         of("heavy tails (t, 5 degrees), mean", laws.student, 16, 1000, mean=0.5),
         of("heavy tails (t, 5 degrees), covariance", laws.student, 64, 2000, scale=0.15),
         of("skewed (log-normal), mean and covariance", laws.lognormal, 16, 1000, mean=0.5, scale=0.1),
@@ -98,6 +102,7 @@ def distances() -> list[Scenario]:
         normal("null", flat, 16, 1000, many=10),
         normal("null", decaying, 16, 1000, many=10),
         normal("null", decaying, 64, 1000, many=5),
+        real_features("null", 1000, 1.0, repetitions=5),
         normal("one standard error from null", flat, 16, 1000, many=5, mean=0.115),
         normal("two standard errors from null", flat, 16, 1000, many=5, mean=0.17),
         normal("one standard error from null", decaying, 16, 1000, many=5, scale=0.033),
@@ -136,6 +141,41 @@ def own_counts() -> list[Scenario]:
             "covariance, decaying variances", laws.gaussian(*laws.moved(decaying, scale=0.15)), decaying, 1000
         ),
     ]
+
+
+@cache
+def _digits() -> tuple[laws.Floats, NDArray[np.int64]]:
+    """(1797, 64) centred features that the shipped classifier has of scikit-learn's digits, and their classes."""
+    import torch  # not needed to list the scenarios
+    from sklearn.datasets import load_digits
+
+    from harness.quality.extractors.digits import DigitExtractor
+    from harness.quality.images.quantise import quantise
+
+    data = load_digits()
+    images = quantise(data.images[:, None] / 8.0 - 1.0)
+    features = DigitExtractor()(torch.from_numpy(images.transpose(0, 2, 3, 1).copy()))["features"].numpy()
+    return features - features.mean(axis=0, dtype=np.float64), data.target
+
+
+def real_features(name: str, n: int, rarer: float, repetitions: int = 1) -> Scenario:
+    """Features of the shipped extractor: digits below five are drawn ``rarer`` times as often as the others."""
+
+    @cache
+    def moments() -> tuple[Law, laws.Floats]:
+        features, classes = _digits()
+        law = laws.atoms(features, np.where(classes < 5, rarer, 1.0))
+        return law, laws.atoms(features, np.ones(len(features))).covariance
+
+    def truth() -> float:
+        law, reference = moments()
+        return frechet_distance(law.mean, law.covariance, np.zeros(64), reference)
+
+    def estimate(rng: Rng) -> Estimate:
+        law, reference = moments()
+        return _in_blocks(law.draw(rng, n), reference).infinity
+
+    return Scenario(f"digits as the shipped classifier sees them, {name}, 64-d, n = {n}", truth, estimate, repetitions)
 
 
 def mixed(name: str, dim: int, n: int, count: int) -> Scenario:

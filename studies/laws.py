@@ -119,6 +119,14 @@ def rectified(law: Law, mixing: Floats, draws: int = MANY) -> Law:
     return Law(origin + mean, outer / count - np.outer(mean, mean), draw)
 
 
+def atoms(features: Floats, weights: Floats) -> Law:
+    """Rows of (n, d) features drawn with replacement, each in proportion to its weight; moments are the rows' own."""
+    share = weights / weights.sum()
+    mean = share @ features
+    away = features - mean
+    return Law(mean, (share[:, None] * away).T @ away, lambda rng, n: features[rng.choice(len(share), n, p=share)])
+
+
 def _shaped(mean: Floats, covariance: Floats, standard: Draw) -> Law:
     values, vectors = np.linalg.eigh(covariance)
     root = vectors * np.sqrt(values) @ vectors.T

@@ -400,7 +400,7 @@ def _latency(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict
     if cell.dynamic is not None or cell.flexible is not None:
         values["prepare_ms"] = _around(prepare, "ms", 0.05, how)
     if baseline is not None and cell.spec.cell != baseline:
-        values["speedup"] = _around((9.3 * 50 + 3.1) / sample, "1", 0.015, "paired bootstrap over rounds")
+        values["speedup"] = _around((9.3 * 50 + 3.1) / sample, "1", 0.015, "95% t interval over rounds' ratios")
 
     def level(median: float, n: int) -> dict[str, Any]:
         ends = {"low_ms": median * 0.992, "high_ms": median * 1.011}

@@ -99,7 +99,8 @@ def test_moments_of_every_law_are_those_of_its_draws() -> None:
         laws.lognormal(*moved),
         laws.mixture(*laws.clusters(4, 3, seed=1)),
     ]
-    for law in [*made, laws.rectified(made[0], np.eye(4), draws=400_000)]:
+    rows = laws.atoms(rng.exponential(size=(50, 4)), rng.random(50))
+    for law in [*made, rows, laws.rectified(made[0], np.eye(4), draws=400_000)]:
         x = law.draw(rng, 200_000)
         np.testing.assert_allclose(x.mean(axis=0), law.mean, atol=0.02)
         np.testing.assert_allclose(np.cov(x, rowvar=False), law.covariance, atol=0.1)

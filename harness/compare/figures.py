@@ -109,8 +109,7 @@ def _time(metric: Metric, a: Run, b: Run, one: Record, two: Record) -> Change:
     spread_a, spread_b = a.spread(level), b.spread(level)
     if spread_a is None or spread_b is None:
         lacking = "A" if spread_a is None else "B"
-        few = f"the baseline of {lacking} was timed in fewer than {MIN_REPETITIONS} processes"
-        why = "each run timed it in one process" if level == "prepare" else few
+        why = f"the baseline of {lacking} was timed in fewer than {MIN_REPETITIONS} processes"
         return Change(theirs.value / mine.value, None, None, None, f"no interval: {why}")
     times = (
         Time(quantity.value, quantity.low, quantity.high, spread)

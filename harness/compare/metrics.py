@@ -51,7 +51,6 @@ METRICS: dict[str, Metric] = {
         Metric("latency_ms", "latency", "lower", "time", "step"),
         Metric("sample_ms", "latency", "lower", "time", "sample"),
         Metric("image_ms", "latency", "lower", "time", "sample"),
-        Metric("prepare_ms", "latency", "lower", "time", "prepare"),
         Metric("speedup", "latency", "higher", "speed-up"),
         Metric("peak_mib", "memory", "lower", "count"),
         Metric("gmacs_image", "flops", "lower", "count"),
