@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.store.records import Quantity
 from report.numbers import Scale
-from report.result_tables import PAIRED_FIGURES, caption_of, has_quality, marks_of, plain_marks_of, setting_columns
+from report.result_tables import PAIRED_FIGURES, has_quality, marks_of, plain_marks_of, setting_columns
 from report.run_view import Row, RunView
 from report.sentences import listed
 from report.tables import Column, Table, number_column
@@ -34,7 +34,8 @@ def more_quality_table(view: RunView) -> Table | None:
         number_column("density", "Density ↑", "1", of("density"), decimals=3, show_interval=False),
         number_column("coverage", "Coverage ↑", "1", of("coverage"), decimals=3, show_interval=False),
     )
-    table = Table("more_quality", caption_of(view, "Further quality figures"), columns, marks_of(rows), _why_not(rows))
+    caption = f"Further quality figures; protocol {view.protocol}."
+    table = Table("more_quality", caption, columns, marks_of(rows), _why_not(rows))
     return table.without_empty_columns()
 
 
