@@ -98,6 +98,14 @@ def flops(
 
 
 @app.command()
+def parameters(method: MethodArgument, set_: SetOption = None, json: JsonOption = False) -> None:
+    """Count what a method trains, and the memory of its gradients and optimiser, beside full fine-tuning."""
+    from ditbench.parameters import show_parameters
+
+    show_parameters(method, set_ or [], json)
+
+
+@app.command()
 def time(
     method: MethodArgument,
     weights: WeightsOption = None,
@@ -129,7 +137,10 @@ def sample(
     weights: Annotated[
         str | None, typer.Option(help="zoo:NAME or a file  \\[default: the zoo's, if it has some]", show_default=False)
     ] = None,
-    sampler: Annotated[str, typer.Option(help="a name from `ditbench list samplers`")] = "ddpm",
+    sampler: Annotated[
+        str | None,
+        typer.Option(help="a name from `ditbench list samplers`; ddpm, or heun for flows", show_default=False),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, max=1000)] = 50,
     guidance: GuidanceOption = 1.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -149,11 +160,15 @@ def train(
     out: Annotated[Path | None, typer.Option(help="folder  \\[default: runs/train/RECIPE]", show_default=False)] = None,
     publish: Annotated[bool, typer.Option("--publish", help="copy the result into the zoo and its manifest")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=2**63 - 1, help="in place of the recipe's; names the result RECIPE-sSEED"),
+    ] = None,
 ) -> None:
     """Train weights by a recipe; goes on where it was stopped."""
     from ditbench.training import train_recipe
 
-    train_recipe(recipe, out, publish, device)
+    train_recipe(recipe, out, publish, device, seed)
 
 
 @app.command()

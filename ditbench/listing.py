@@ -11,6 +11,7 @@ METRICS = {
     "latency": "milliseconds of a step and of the whole loop, in turns with the baseline",
     "kernels": "time by operator class and the gaps between operators",
     "memory": "peak tensor memory of a denoiser call",
+    "training": "trained parameters, their gradients and optimiser, peak memory and time of a training step",
     "agreement": "how far the predictions of coarser patch sizes are from the pre-trained one's, by timestep",
     "quality": "Fréchet distance and its limit, sFID, inception score, kernel distances, precision, recall, "
     "density, coverage, as the protocol's extractor allows",

@@ -8,7 +8,7 @@ import yaml
 
 from harness.errors import InputError
 from harness.store.records import CellSpec
-from methods.registry import UnknownNameError, methods
+from methods.registry import UnknownNameError, methods, predicts
 
 
 def parse_overrides(settings: list[str]) -> dict[str, Any]:
@@ -36,9 +36,12 @@ def spec_of(method: str, settings: list[str], **fields: Any) -> CellSpec:
         methods()[method]
     except UnknownNameError as error:
         raise InputError(str(error)) from None
-    spec = CellSpec(**{"cell": method, "method": method, "config": parse_overrides(settings),
-                       "sampler": "ddim", "sampler_options": {"clip": method.endswith("digits")},
-                       "steps": 50, **fields})  # fmt: skip
+    config = parse_overrides(settings)
+    flows = predicts(method, config) == "velocity"
+    options = {} if flows else {"clip": method.endswith("digits")}
+    spec = CellSpec(**{"cell": method, "method": method, "config": config,
+                       "sampler": "euler" if flows else "ddim",
+                       "sampler_options": options, "steps": 50, **fields})  # fmt: skip
     if (problem := checkpoint_problem(spec, None)) is not None:
         raise InputError(problem.message)
     return spec

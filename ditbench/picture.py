@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ditbench.overrides import spec_of
+from ditbench.overrides import parse_overrides, spec_of
 from harness.environment import resolve_threads
 from harness.errors import InputError, did_you_mean
 from harness.store.store import write_atomic
 from harness.suite.weights import weights_path
-from methods.registry import samplers
+from methods.registry import predicts, samplers
 from methods.zoo import manifest
 
 BATCH = 50
@@ -22,7 +22,7 @@ BATCH = 50
 def draw_samples(
     method: str,
     weights: str | None,
-    sampler: str,
+    sampler: str | None,
     steps: int,
     guidance: float,
     seed: int,
@@ -37,14 +37,16 @@ def draw_samples(
     from harness.sample.generate import bind, checkpoint_problem
     from report.plots.samples import sample_grid
 
-    if sampler not in samplers():
+    if sampler is not None and sampler not in samplers():
         raise InputError(f"--sampler {sampler}: unknown{did_you_mean(sampler, samplers().names())}")
     torch.set_num_threads(resolve_threads(0))
     chosen = weights or (f"zoo:{method}" if method in manifest() else None)
     if chosen is None:
         raise InputError(f"{method} has no shipped weights: name a checkpoint with --weights")
     path = weights_path(chosen)
-    spec = spec_of(method, settings, sampler=sampler, steps=steps, guidance_scale=guidance, seed=seed)
+    sampler = sampler or ("ddpm" if predicts(method, parse_overrides(settings)) == "noise" else "heun")
+    fields = {"steps": 0 if samplers()[sampler].adaptive else steps, "guidance_scale": guidance, "seed": seed}
+    spec = spec_of(method, settings, sampler=sampler, **fields)
     if (problem := checkpoint_problem(spec, path)) is not None:
         raise InputError(problem.message)
     cell = bind(spec, path)
@@ -62,4 +64,5 @@ def draw_samples(
     images = np.stack([image for pictures in kept.values() for image in pictures])
     grid = sample_grid(method, images, np.repeat(np.arange(classes), rows), None, most_rows=rows)
     write_atomic(out, grid.png)
-    print(f"{out}: {classes} classes x {rows}, {sampler}-{steps}, guidance {guidance:g}, seed {seed}")
+    how = f"{spec.sampler}-{spec.steps}" if spec.steps else spec.sampler
+    print(f"{out}: {classes} classes x {rows}, {how}, guidance {guidance:g}, seed {seed}")

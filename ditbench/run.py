@@ -11,6 +11,7 @@ from harness.run.runner import check_inputs, run, todo
 from harness.store.store import RunStore
 from harness.suite.load import load_suite
 from harness.suite.plan import Plan, PlannedCell, make_plan
+from methods.registry import samplers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,9 +83,9 @@ def _print_plan(
             (
                 spec.cell + star,
                 spec.method,
-                f"{spec.sampler} {spec.steps}{guided}",
+                f"{spec.sampler} {spec.steps or 'adaptive'}{guided}",
                 cell.measurements[0].identity[:8] if cell.measurements else "–",
-                ("≤ " if costs[spec.cell]["upper_bound"] else "") + f"{costs[spec.cell]['gmacs_image']:,.4g}",
+                _shown_cost(costs[spec.cell]),
                 "all" if len(wanted) == len(cell.measurements) else ", ".join(wanted) or "cached",
             )
         )
@@ -95,7 +96,7 @@ def _print_plan(
         print("  ".join([*words, gmacs.strip().rjust(widths[4]), run]).rstrip())
     count = sum(map(len, missing.values()))
     total = sum(len(cell.measurements) for cell in plan.cells)
-    sampling = sum(costs[name]["gmacs_sampling"] for name, wanted in missing.items() if "quality" in wanted)
+    sampling = sum(costs[name]["gmacs_sampling"] or 0.0 for name, wanted in missing.items() if "quality" in wanted)
     print(f"{count} of {total} measurements to run; {total - count} cached.")
     if sampling:
         print(f"Sampling for quality: {sampling:,.4g} GMAC.")
@@ -105,10 +106,19 @@ def _print_plan(
         print("* baseline; identity: of the first measurement, all of them with --json")
 
 
+def _shown_cost(cost: Mapping[str, Any]) -> str:
+    if cost["gmacs_image"] is None:
+        return "by solver"
+    return ("≤ " if cost["upper_bound"] else "") + f"{cost['gmacs_image']:,.4g}"
+
+
 def _costs(plan: Plan, store: RunStore) -> dict[str, dict[str, Any]]:
-    """GMACs of one image and of all images that a cell scores: from its record, else counted now; never timed."""
+    """GMACs of one image and of all images that a cell scores: from its record, else counted now; never timed.
+
+    None where an adaptive solver chooses its evaluations and the cell was not counted yet.
+    """
     costs: dict[str, dict[str, Any]] = {}
-    known: dict[tuple[Any, ...], tuple[float, bool]] = {}
+    known: dict[tuple[Any, ...], tuple[float | None, bool]] = {}
     for cell in plan.cells:
         spec = cell.spec
         key = (spec.method, repr(spec.config), spec.weights_sha256, spec.sampler, repr(spec.sampler_options),
@@ -117,17 +127,20 @@ def _costs(plan: Plan, store: RunStore) -> dict[str, dict[str, Any]]:
             known[key] = _gmacs_image(cell, store)
         samples = next((m.options["samples"] for m in cell.measurements if m.name == "quality"), 0)
         gmacs, bound = known[key]
-        costs[spec.cell] = {"gmacs_image": gmacs, "gmacs_sampling": gmacs * samples, "upper_bound": bound}
+        sampling = None if gmacs is None else gmacs * samples
+        costs[spec.cell] = {"gmacs_image": gmacs, "gmacs_sampling": sampling, "upper_bound": bound}
     return costs
 
 
-def _gmacs_image(cell: PlannedCell, store: RunStore) -> tuple[float, bool]:
+def _gmacs_image(cell: PlannedCell, store: RunStore) -> tuple[float | None, bool]:
     """And whether it is an upper bound only: what trained routers leave is known when the cell was counted."""
     identity = next((m.identity for m in cell.measurements if m.name == "flops"), None)
     if identity is not None and store.has(identity):
         record = store.load(identity)
         assert record is not None
         return record.values["gmacs_image"].value, False
+    if samplers()[cell.spec.sampler].adaptive:
+        return None, False
     from harness.measure.count_cell import measure_flops
 
     result = measure_flops(cell.spec)

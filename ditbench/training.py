@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.environment import resolve_threads
 from harness.errors import InputError, did_you_mean
 from harness.store.store import write_json
+
+if TYPE_CHECKING:
+    from methods.training.recipe import Recipe
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -29,8 +33,11 @@ def recipe_path(recipe: str) -> Path:
     raise InputError(f"no recipe {recipe!r}{did_you_mean(recipe, shipped) or ' (shipped: ' + ', '.join(shipped) + ')'}")
 
 
-def train_recipe(recipe: str, out: Path | None, publish: bool, device: str = "cpu") -> None:
-    """Train, evaluate, print the figures; with ``publish`` put the checkpoint into the zoo."""
+def train_recipe(recipe: str, out: Path | None, publish: bool, device: str = "cpu", seed: int | None = None) -> None:
+    """Train, evaluate, print the figures; with ``publish`` put the checkpoint into the zoo.
+
+    ``seed`` in place of the recipe's own gives the run and its checkpoint a name of their own.
+    """
     import torch
 
     from harness.suite.positions import parse, read_text
@@ -42,20 +49,22 @@ def train_recipe(recipe: str, out: Path | None, publish: bool, device: str = "cp
 
     torch.set_num_threads(resolve_threads(0))
     path = recipe_path(recipe)
-    chosen = validate(Recipe, parse(read_text(path), path))
+    chosen = seeded(validate(Recipe, parse(read_text(path), path)), seed)
     folder = out or Path("runs") / "train" / chosen.recipe
     try:
         result = run_recipe(chosen, folder, weights_path(chosen.base) if chosen.base else None, device=device)
     except (CheckpointError, ConfigError) as error:
         raise InputError(str(error)) from None
     figures = dict(result.figures)
-    if chosen.kind == "denoiser" and chosen.dataset == "digits" and chosen.method != "dit-testing":
+    if chosen.kind == "denoiser" and chosen.dataset == "digits" and not chosen.method.endswith("-testing"):
         figures |= _generation_figures(chosen, result.path, folder)
     entry = {
         "file": result.path.name,
         "sha256": result.sha256,
         "bytes": result.path.stat().st_size,
-        "command": f"ditbench train {recipe} --publish",
+        "command": shlex.join(
+            ["ditbench", "train", recipe, *([] if seed is None else ["--seed", str(seed)]), "--publish"]
+        ),
         "recipe": chosen.model_dump(mode="json"),
         "figures": figures,
     }
@@ -65,20 +74,30 @@ def train_recipe(recipe: str, out: Path | None, publish: bool, device: str = "cp
     print(json.dumps({"checkpoint": str(result.path), "sha256": result.sha256, "figures": figures}, indent=1))
 
 
-def _generation_figures(recipe: Any, path: Path, folder: Path) -> dict[str, Any]:
-    """Quality of 1,000 samples by 50 DDPM steps, unguided, under the embedded protocol."""
+def seeded(recipe: Recipe, seed: int | None) -> Recipe:
+    """``recipe`` with this seed, called NAME-sSEED where that is not its own."""
+    if seed is None or seed == recipe.seed:
+        return recipe
+    return recipe.model_copy(update={"seed": seed, "recipe": f"{recipe.recipe}-s{seed}"})
+
+
+def _generation_figures(recipe: Recipe, path: Path, folder: Path) -> dict[str, Any]:
+    """Quality of 1,000 unguided samples under the embedded protocol: 50 DDPM steps, or 25 of Heun's for a flow."""
     from harness.quality.evaluate import SeedBlock, score
     from harness.sample.generate import bind, generate_shards
     from harness.store.records import CellSpec
     from harness.suite.schema import QualityOptions
+    from methods.registry import predicts
 
+    flows = predicts(recipe.method, recipe.config) == "velocity"
+    sampler, steps = ("heun", 25) if flows else ("ddpm", 50)
     spec = CellSpec(
         cell="trained",
         method=recipe.method,
         config=recipe.config,
-        sampler="ddpm",
-        sampler_options={"clip": True},
-        steps=50,
+        sampler=sampler,
+        sampler_options={} if flows else {"clip": True},
+        steps=steps,
     )
     options = QualityOptions()
     samples = folder / "samples"
@@ -87,7 +106,7 @@ def _generation_figures(recipe: Any, path: Path, folder: Path) -> dict[str, Any]
     scored = score([SeedBlock(spec.seed, shards)], options, None, "cpu")
     return {
         "generation": {
-            "what": "1000 samples, ddpm 50 steps, no guidance, seed 0",
+            "what": f"1000 samples, {sampler} {steps} steps, no guidance, seed 0",
             "protocol": scored.protocol,
             **{name: round(quantity.value, 5) for name, quantity in scored.values.items()},
         }

@@ -30,15 +30,22 @@ def build(name: str, **config: Any) -> torch.nn.Module:
     return model.eval()
 
 
-def load_weights(model: torch.nn.Module, source: Mapping[str, torch.Tensor] | str | PathLike[str]) -> torch.nn.Module:
+def load_weights(
+    model: torch.nn.Module,
+    source: Mapping[str, torch.Tensor] | str | PathLike[str],
+    base: str | PathLike[str] | None = None,
+) -> torch.nn.Module:
     """Load a state dict, a .safetensors or a .pt file into ``model``, strictly; returns the model.
 
     Of a training checkpoint the ``ema`` entry is taken. Code in a file is never executed. The SHA-256 of a file is
-    left on the model as ``weights_sha256``. Raises CheckpointError in one readable line.
+    left on the model as ``weights_sha256``.
+
+    A file of adapters names its static base and the base's digest: that is loaded first, from ``base`` if it is given,
+    else from the zoo or the path in the file. Raises CheckpointError in one readable line.
     """
     from methods.weights import load_into
 
-    return load_into(model, source)
+    return load_into(model, source, base)
 
 
 def convert(model: torch.nn.Module, name: str, **config: Any) -> torch.nn.Module:

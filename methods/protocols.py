@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from methods.diffusion.process import Process
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class StepPlan:
     patch     patch size of the (de-)embedding
     guide     patch size of the guidance branch, where the step guides and it is another than ``patch``
     layout    how such branches of unequal length ran in one call; None where each sequence ran by itself
+    adapted   the time that low-rank updates are folded into the weights for, where they depend on it
     """
 
     timestep: float
@@ -37,6 +41,7 @@ class StepPlan:
     patch: int | None = None
     guide: int | None = None
     layout: str | None = None
+    adapted: float | None = None
 
     @property
     def branches(self) -> tuple[StepPlan, StepPlan]:
@@ -53,6 +58,7 @@ class StepPlan:
 class WorkEntry:
     """One executed denoiser call: its plan and its rows (sequences).
 
+    evaluation  which evaluation of the sampler's it belongs to, from 0
     tokens  where tokens were selected: how many a layer, summed over the rows
     maps    where the ledger keeps them: which tokens, (layers, rows, N) bool, on the CPU
     """
@@ -61,6 +67,7 @@ class WorkEntry:
     rows: int
     tokens: tuple[int, ...] | None = None
     maps: Tensor | None = None
+    evaluation: int = 0
 
 
 @dataclass
@@ -72,11 +79,16 @@ class WorkLedger:
 
     keep_maps: bool = False
     entries: list[WorkEntry] = field(default_factory=list)
+    evaluations: int = 0
+
+    def begin(self) -> None:
+        """The next evaluation: what is recorded from now on belongs to it."""
+        self.evaluations += 1
 
     def record(
         self, plan: StepPlan, rows: int, tokens: tuple[int, ...] | None = None, maps: Tensor | None = None
     ) -> None:
-        self.entries.append(WorkEntry(plan, rows, tokens, maps))
+        self.entries.append(WorkEntry(plan, rows, tokens, maps, max(self.evaluations - 1, 0)))
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,11 @@ class Denoiser(Protocol):
     num_classes: int
     num_heads: int
     tokens: int
+
+    @property
+    def process(self) -> Process:
+        """What the model undoes: its path, its prediction, its time."""
+        ...
 
     @property
     def needs_weights(self) -> bool:
@@ -146,8 +163,12 @@ class Denoiser(Protocol):
         ledger: WorkLedger | None = None,
     ) -> Tensor: ...
 
-    def plan(self, timesteps: Sequence[float]) -> list[StepPlan]:
-        """One plan a step, known before sampling."""
+    def plan(self, timesteps: Sequence[float], *, stages: int = 1) -> list[StepPlan]:
+        """One plan an evaluation, known before sampling; each ``stages`` of them make a step of the solver."""
+        ...
+
+    def plan_at(self, timestep: float) -> StepPlan:
+        """The plan of one evaluation of a solver whose times are not known ahead."""
         ...
 
     def prepare(self, plan: StepPlan) -> None:
@@ -205,6 +226,13 @@ class StaticWork:
     """The dynamic half of ``Denoiser`` for a model whose work depends on nothing: inherit it, then override."""
 
     @property
+    def process(self) -> Process:
+        """Noise prediction on the 1000 timesteps of DiT."""
+        from methods.diffusion.process import process_of
+
+        return process_of(None)
+
+    @property
     def needs_weights(self) -> bool:
         return False
 
@@ -230,9 +258,13 @@ class StaticWork:
     def compute_shares(self, plans: Sequence[StepPlan]) -> dict[str, float]:
         return {}
 
-    def plan(self, timesteps: Sequence[float]) -> list[StepPlan]:
+    def plan(self, timesteps: Sequence[float], *, stages: int = 1) -> list[StepPlan]:
         """The same at every step."""
         return [StepPlan(timestep=float(t)) for t in timesteps]
+
+    def plan_at(self, timestep: float) -> StepPlan:
+        """What a grid with this time in it would have there."""
+        return self.plan([timestep])[0]
 
     def prepare(self, plan: StepPlan) -> None:
         """Nothing to prepare."""

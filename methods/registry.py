@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, Literal
 
 
 class UnknownNameError(LookupError):
@@ -24,6 +24,8 @@ class Entry:
     """One registered thing. ``preset`` is bound to the factory; ``summary`` is the line that `list` shows.
 
     ``converter``: for methods that a static model can become, ``module:attribute`` of (model, **config) -> model.
+    ``options``: for samplers, which of the options they take; ``predicts``: what their models must predict.
+    ``adaptive``: for samplers that choose their own steps.
     """
 
     name: str
@@ -31,6 +33,9 @@ class Entry:
     summary: str
     preset: dict[str, Any] = field(default_factory=dict)
     converter: str = ""
+    options: tuple[str, ...] = ()
+    predicts: Literal["noise", "velocity"] = "noise"
+    adaptive: bool = False
 
     def load(self) -> Callable[..., Any]:
         return _imported(self.target)
@@ -52,11 +57,22 @@ class Registry:
         self.kind = kind
         self._entries: dict[str, Entry] = {}
 
-    def add(self, name: str, target: str, summary: str, *, converter: str = "", **preset: Any) -> None:
+    def add(
+        self,
+        name: str,
+        target: str,
+        summary: str,
+        *,
+        converter: str = "",
+        options: tuple[str, ...] = (),
+        predicts: Literal["noise", "velocity"] = "noise",
+        adaptive: bool = False,
+        **preset: Any,
+    ) -> None:
         """Register ``name``. Raises ValueError when the name is taken."""
         if name in self._entries:
             raise ValueError(f"{self.kind} {name!r} is registered twice: {self._entries[name].target} and {target}")
-        self._entries[name] = Entry(name, target, summary, preset, converter)
+        self._entries[name] = Entry(name, target, summary, preset, converter, options, predicts, adaptive)
 
     def __getitem__(self, name: str) -> Entry:
         try:
@@ -87,71 +103,113 @@ _TESTING = {**_PIXELS, "hidden_size": 32, "depth": 2, "num_heads": 2}
 def methods() -> Registry:
     """All denoisers: shipped presets, families, then entry points of other distributions."""
     registry = Registry("method")
-    dit = "methods.backbones.dit:dit"
-    registry.add("dit", dit, "DiT family: give the full config")
-    for size, (hidden, depth, heads) in _DIT_SIZES.items():
-        for patch in (2, 4, 8):
-            registry.add(
-                f"dit-{size}-{patch}",
-                dit,
-                f"DiT-{size.upper()}/{patch}, 256x256 latents (512: input_size=64)",
-                patch_size=patch,
-                hidden_size=hidden,
-                depth=depth,
-                num_heads=heads,
-            )
-    registry.add("dit-digits", dit, "small DiT for 8x8 handwritten digits; weights zoo:dit-digits", **_DIGITS)
-    registry.add("dit-testing", dit, "tiny DiT for tests (milliseconds a call)", **_TESTING)
-    _add_family(
-        registry,
-        "DyDiT",
-        "methods.dydit.model:dydit",
-        "methods.dydit.convert:dydit_from",
-        "with dynamic width (TDW) and tokens (SDT); activity=0.5 costs it without weights",
-        "DyDiT for 8x8 digits; weights zoo:dydit-digits-0.5 and others",
-    )
-    _add_family(
-        registry,
-        "FlexiDiT",
-        "methods.flexidit.model:flexidit",
-        "methods.flexidit.convert:flexidit_from",
-        "that runs at several patch sizes; schedule=0.64 mixes them over the steps",
-        "FlexiDiT for 8x8 digits, patch sizes 2 and 4; weights zoo:flexidit-digits",
-    )
+    for flow in (None, "linear"):
+        for family in _FAMILIES:
+            _add_family(registry, family, flow)
     for point in entry_points(group="ditbench.methods"):
         registry.add(point.name, point.value, f"from {point.dist.name if point.dist else point.value}")
     return registry
 
 
-def _add_family(registry: Registry, shown: str, target: str, converter: str, what: str, digits: str) -> None:
-    """A method made from a DiT: the family, its S to XL at patch size 2, and the small ones."""
-    family = shown.lower()
-    registry.add(family, target, f"{shown} family: give the full config", converter=converter)
+@dataclass(frozen=True)
+class _Family:
+    """A kind of model on either backbone. ``prefix`` stands before the backbone's name: Dy + DiT, Dy + SiT.
+
+    digits  what the small preset's line says of it and of its weights
+    """
+
+    prefix: str
+    target: str
+    converter: str = ""
+    what: str = ""
+    digits: str = ""
+
+
+_FAMILIES = (
+    _Family("", "methods.backbones.dit:dit", digits="small {} for 8x8 handwritten digits; weights zoo:{}-digits"),
+    _Family(
+        "Dy",
+        "methods.dydit.model:dydit",
+        "methods.dydit.convert:dydit_from",
+        " with dynamic width (TDW) and tokens (SDT); activity=0.5 costs it without weights",
+        "{} for 8x8 digits; weights zoo:{}-digits-0.5 and others",
+    ),
+    _Family(
+        "Flexi",
+        "methods.flexidit.model:flexidit",
+        "methods.flexidit.convert:flexidit_from",
+        " that runs at several patch sizes; schedule=0.64 mixes them over the steps",
+        "{} for 8x8 digits, patch sizes 2 and 4; weights zoo:{}-digits",
+    ),
+)
+
+
+def _add_family(registry: Registry, family: _Family, flow: str | None) -> None:
+    """The family, its S to XL and the small ones: noise prediction (DiT), or velocity on a path (SiT)."""
+    backbone = "DiT" if flow is None else "SiT"
+    shown = family.prefix + backbone
+    name, kind = shown.lower(), dict[str, Any]({} if flow is None else {"flow": flow})
+    registry.add(name, family.target, f"{shown} family: give the full config", converter=family.converter, **kind)
     for size, (hidden, depth, heads) in _DIT_SIZES.items():
-        registry.add(
-            f"{family}-{size}-2",
-            target,
-            f"DiT-{size.upper()}/2 {what}",
-            converter=converter,
-            patch_size=2,
-            hidden_size=hidden,
-            depth=depth,
-            num_heads=heads,
-        )
-    registry.add(f"{family}-digits", target, digits, converter=converter, **_DIGITS)
-    registry.add(f"{family}-testing", target, f"tiny {shown} for tests", converter=converter, **_TESTING)
+        for patch in (2,) if family.prefix else (2, 4, 8):
+            what = family.what or ", 256x256 latents (512: input_size=64)"
+            registry.add(
+                f"{name}-{size}-{patch}",
+                family.target,
+                f"{backbone}-{size.upper()}/{patch}{what}",
+                converter=family.converter,
+                patch_size=patch,
+                hidden_size=hidden,
+                depth=depth,
+                num_heads=heads,
+                **kind,
+            )
+    small = dict[str, Any]({} if flow is None else {**kind, "learn_sigma": False})
+    digits, tiny = family.digits.format(shown, name), f"tiny {shown} for tests (milliseconds a call)"
+    registry.add(f"{name}-digits", family.target, digits, converter=family.converter, **_DIGITS, **small)
+    registry.add(f"{name}-testing", family.target, tiny, converter=family.converter, **_TESTING, **small)
 
 
 @cache
 def samplers() -> Registry:
-    """Samplers of the diffusion (noise-prediction) kind."""
+    """Samplers: of noise prediction, then of flows."""
     registry = Registry("sampler")
-    registry.add("ddpm", "methods.diffusion.ddpm:DDPM", "ancestral sampling with the learned variance")
-    registry.add("ddim", "methods.diffusion.ddim:DDIM", "DDIM; eta=0 is deterministic")
+    steps = ("spacing", "clip")
+    registry.add("ddpm", "methods.diffusion.ddpm:DDPM", "ancestral sampling with the learned variance", options=steps)
+    registry.add("ddim", "methods.diffusion.ddim:DDIM", "DDIM; eta=0 is deterministic", options=(*steps, "eta"))
     registry.add(
         "dpm-solver++",
         "methods.diffusion.dpm_solver:DPMSolverPP2M",
         "DPM-Solver++(2M), second order multistep",
+        options=steps,
+    )
+    flow = "methods.diffusion.flow"
+    registry.add(
+        "euler",
+        f"{flow}:Euler",
+        "flows: Euler's method on the ODE, one evaluation a step",
+        predicts="velocity",
+    )
+    registry.add(
+        "heun",
+        f"{flow}:Heun",
+        "flows: Heun's method on the ODE, second order, two evaluations a step",
+        predicts="velocity",
+    )
+    registry.add(
+        "dopri5",
+        f"{flow}:Dopri5",
+        "flows: adaptive Dormand-Prince 5(4) on the ODE; takes atol and rtol in place of steps",
+        options=("atol", "rtol"),
+        predicts="velocity",
+        adaptive=True,
+    )
+    registry.add(
+        "euler-maruyama",
+        f"{flow}:EulerMaruyama",
+        "flows: the reverse SDE, with a last step along the drift",
+        options=("last_step",),
+        predicts="velocity",
     )
     return registry
 
@@ -165,6 +223,12 @@ def datasets() -> Registry:
         "latents", "methods.training.data.latents:latents", "a folder of latents.npy and labels.npy; to train on"
     )
     return registry
+
+
+def predicts(method: str, config: Mapping[str, Any]) -> Literal["noise", "velocity"]:
+    """What a method with these overrides predicts, without building it; an unknown one: noise."""
+    preset = methods()[method].preset if method in methods() else {}
+    return "noise" if {**preset, **config}.get("flow") is None else "velocity"
 
 
 def names() -> list[str]:

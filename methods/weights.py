@@ -69,7 +69,12 @@ def mismatch(model: nn.Module, state: Mapping[str, Any]) -> str | None:
     """
     if (adopt := getattr(model, "adopt_format", None)) is not None:
         adopt(state)
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    return compare(model.state_dict(), state)
+
+
+def compare(wanted: Mapping[str, Any], state: Mapping[str, Any]) -> str | None:
+    """One line that says in which names or shapes ``state`` is not ``wanted`` (name -> anything with a shape)."""
+    expected = {name: tuple(value.shape) for name, value in wanted.items()}
     given = {name: tuple(value.shape) for name, value in state.items()}
     problems = []
     if missing := [name for name in expected if name not in given]:
@@ -87,12 +92,33 @@ def mismatch(model: nn.Module, state: Mapping[str, Any]) -> str | None:
     return "; ".join(problems) or None
 
 
-def load_into(model: nn.Module, source: State | str | PathLike[str]) -> nn.Module:
+def checkpoint_mismatch(model: nn.Module, path: str | PathLike[str]) -> str | None:
+    """One line that says why a checkpoint file, of all weights or of adapters, does not fit ``model``, which may be on
+    ``meta``; None if it fits. Of adapters the base is looked up and checked too. Raises CheckpointError for a file that
+    cannot be read."""
+    from methods.lora.files import adapter_mismatch, read_origin
+
+    state = read_state(path)
+    origin = read_origin(path)
+    return mismatch(model, state) if origin is None else adapter_mismatch(model, Path(path), origin, state)
+
+
+def load_into(
+    model: nn.Module, source: State | str | PathLike[str], base: str | PathLike[str] | None = None
+) -> nn.Module:
     """See ``methods.load_weights``."""
+    from methods.lora.files import load_adapter, read_origin
+
     if isinstance(source, Mapping):
         state, label, digest = source, "state dict", None
     else:
         state, label, digest = read_state(source), str(source), sha256_file(source)
+        if (origin := read_origin(source)) is not None:
+            load_adapter(model, Path(source), origin, state, None if base is None else Path(base))
+            model.weights_sha256 = digest  # type: ignore[assignment]
+            return model
+    if base is not None:
+        raise CheckpointError(f"{label} holds all weights, not adapters of a base: give no base")
     if (problem := mismatch(model, state)) is not None:
         raise CheckpointError(f"{label} does not fit {type(model).__name__}: {problem}")
     model.load_state_dict(dict(state), strict=True)
@@ -117,9 +143,19 @@ def randomise(model: nn.Module, seed: int) -> None:
 def save_state(path: Path, state: State, metadata: Mapping[str, Any]) -> str:
     """Write a safetensors file whole or not at all; metadata values become JSON. Returns the SHA-256, hex."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    data = save(tensors, {key: json.dumps(value) for key, value in metadata.items()})
+    data = _in_order(save(tensors, {key: json.dumps(value) for key, value in metadata.items()}))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(data)
     temporary.replace(path)
     return hashlib.sha256(data).hexdigest()
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same safetensors file with its metadata sorted: the library writes several entries in an order that changes
+    from run to run, and with it the digest."""
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    return data if len(header["__metadata__"]) < 2 else data[:8] + text.ljust(length) + data[8 + length :]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from report.adaptation_tables import adaptation_table, equal_size_table
 from report.delivered_table import delivered_table, lost_time_table
 from report.detail_tables import accuracy_table, failures_table, operators_table, timing_table
 from report.layouts_table import layouts_table
@@ -96,6 +97,7 @@ def compose(view: RunView, pictures: Mapping[str, Picture], grids: Sequence[Samp
             ],
         ),
         ("Promised and delivered", [delivered_table(view), lost_time_table(view)]),
+        ("Adaptation", [adaptation_table(view), equal_size_table(view), _figures(pictures, "adaptation")]),
         ("How to read these numbers", [Notes(notes) if (notes := reading_notes(view)) else None]),
         (
             "What failed" if failures_table(view) else "What has not run",

@@ -101,7 +101,7 @@ def excess_time(row: Row, base: Row) -> dict[str, float]:
     excess |= {"sum": 100 * (sum(spent.values()) / promised - 1), "promised_ms": promised}
     prepare = row.value("latency", "prepare_ms")
     if prepare is not None:
-        excess["prepare"] = 100 * prepare / row.spec.steps / promised
+        excess["prepare"] = 100 * prepare / row.evaluations / promised
     return excess
 
 

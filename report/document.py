@@ -12,6 +12,7 @@ from report.html import render_html
 from report.markdown import render_markdown
 from report.pdf import NoPdf, render_pdf
 from report.plots.activity import activity_picture
+from report.plots.adaptation import adaptation_picture
 from report.plots.agreement import agreement_picture
 from report.plots.kernels import kernels_picture
 from report.plots.pareto import pareto_picture
@@ -24,7 +25,7 @@ from report.result_tables import cells_table, results_table
 from report.run_view import RunView, load_run
 from report.table_formats import to_csv, to_latex, to_markdown
 
-FIGURES = ("pareto_gmacs", "pareto_time", "profile", "activity", "schedule", "agreement", "kernels")
+FIGURES = ("pareto_gmacs", "pareto_time", "profile", "activity", "schedule", "agreement", "adaptation", "kernels")
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def _pictures(view: RunView) -> dict[str, Picture]:
         lambda: activity_picture(view),
         lambda: schedule_picture(view),
         lambda: agreement_picture(view),
+        lambda: adaptation_picture(view),
         lambda: kernels_picture(view),
     )
     made = [*(maker() for maker in makers), *token_map_pictures(view)]

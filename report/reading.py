@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from harness.store.records import Record
 from report.activity import activity_of
+from report.adaptation import groups_of
 from report.flexible import is_flexible, weak_guidance
 from report.fronts import about_fronts, front_probabilities
 from report.numbers import short
@@ -35,6 +36,8 @@ _NAMES = {
     "images_per_s": "images/s",
     "speedup": "speed-up",
     "difference": "difference",
+    "training_image_ms": "training time an image",
+    "training_ratio": "training time against the baseline",
 }
 
 
@@ -55,6 +58,7 @@ def reading_notes(view: RunView) -> tuple[tuple[str, str], ...]:
         ("Activity", _about_activity(view)),
         ("Patch size", _about_patches(view)),
         ("Prepare", _about_preparing(view)),
+        ("Adaptation", _about_adaptation(view)),
         ("Cost only", _COST_ONLY if any(row.spec.cost_only for row in view.rows) else ""),
         ("Imposed activity", _IMPOSED if any(row.spec.imposed_activity for row in view.rows) else ""),
     )
@@ -86,6 +90,14 @@ _IMPOSED = """The config says which share of the model is on, in place of learne
 that compute and time are those of a trained model of this activity; which parts are on was not learned."""
 _WIDTH = """Timestep-wise dynamic width (TDW) switches attention heads and groups of MLP channels: the timestep alone
 decides, for all samples alike, so that the weights can be sliced ahead."""
+_ADAPTATION = """Full fine-tuning changes all weights of a base. LoRA leaves them and adds to each a product of two
+thin matrices; in TD-LoRA one of the two is mixed from experts by the timestep. Trainable are the parameters that
+gradients reach, and 'of full' is their share of those that full fine-tuning of the method trains. Peak training memory
+is weights, gradients, AdamW's two averages, the average that is kept, and the most that the tensors of a step held at
+once. Training time is that of whole steps by the recipe that the weights keep."""
+_SEEDS = """Cells that differ in the training seed alone are one row: the mean over the seeds with Student's t
+interval. All are sampled from the same noise, so an interval says how training varies. Differences are paired where
+both sides have the same seeds, otherwise Welch's."""
 _PATCHES = """A flexible model cuts an image into finer or coarser patches. The pre-trained size is the powerful one; a
 coarser size makes fewer tokens, and so a cheaper, weaker prediction. A schedule gives every sampling step its size;
 its compute is the loop's counted MACs as a share of those of the same loop at the pre-trained size."""
@@ -107,6 +119,12 @@ def _about_patches(view: RunView) -> str:
         return ""
     both = {"conditional", "unconditional"} <= set(map(weak_guidance, view.rows))
     return f"{_PATCHES} {_WEAK * both} {_intervals(_complete(view, 'agreement'))}"
+
+
+def _about_adaptation(view: RunView) -> str:
+    groups = groups_of(view)
+    several = any(len(group.rows) > 1 for group in groups)
+    return f"{_ADAPTATION} {_SEEDS * several} {_intervals(_complete(view, 'training'))}" if groups else ""
 
 
 def _about_calls(view: RunView) -> str:

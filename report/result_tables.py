@@ -15,6 +15,7 @@ from report.tables import Column, Mark, Raw, Table, Value, number_column, text_c
 QUALITY_FIGURES = ("frechet", "kid", "precision", "recall", "accuracy")
 MORE_QUALITY = ("frechet_infinity", "sfid", "inception_score", "rbf_mmd", "density", "coverage")
 PAIRED_FIGURES = ("psnr", "ssim", "lpips", "latent_error")
+TRAINING_FIGURES = ("trainable", "training_peak_mib", "training_image_ms", "training_ratio")
 
 
 def cells_table(view: RunView) -> Table:
@@ -66,6 +67,8 @@ def cells_table(view: RunView) -> Table:
         "frechet_infinity_low": lambda row: _low(row.quantity("quality", "frechet_infinity")),
         "frechet_infinity_high": lambda row: _high(row.quantity("quality", "frechet_infinity")),
         **{name: partial(_figure, "paired", name) for name in PAIRED_FIGURES},
+        "evaluations": lambda row: row.evaluations or None,
+        **{name: partial(_figure, "training", name) for name in TRAINING_FIGURES},
     }
     columns = tuple(Column(key, key, tuple(Value(read(row), "") for row in view.rows)) for key, read in readers.items())
     return Table("cells", "Every cell of the plan", columns, marks_of(view.rows))
@@ -136,7 +139,8 @@ def setting_columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], tuple[str,
         "method": ("Method", [row.spec.method for row in rows]),
         "variant": ("Variant", [row.spec.variant for row in rows]),
         "sampler": ("Sampler", [row.spec.sampler for row in rows]),
-        "steps": ("Steps", [str(row.spec.steps) for row in rows]),
+        "steps": ("Steps", [str(row.spec.steps or "free") for row in rows]),
+        "evaluations": ("Calls", [str(row.evaluations) for row in rows]),
         "guidance": ("Guid.", [f"{row.spec.guidance_scale:g}" for row in rows]),
         "weak_guidance": ("Weak", _weak_guidance(rows)),
         "device": ("Device", [row.spec.device for row in rows]),
@@ -147,7 +151,10 @@ def setting_columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], tuple[str,
     for key, (title, texts) in settings.items():
         if len(set(texts)) > 1:
             if key == "steps":
-                columns.append(number_column(key, title, "1", [row.spec.steps for row in rows], decimals=0))
+                columns.append(number_column(key, title, "1", [row.spec.steps or None for row in rows], decimals=0))
+            elif key == "evaluations":
+                if any(row.evaluations != row.spec.steps for row in rows):
+                    columns.append(number_column(key, title, "1", [row.evaluations for row in rows], decimals=0))
             elif key == "guidance":
                 scales = [row.spec.guidance_scale for row in rows]
                 columns.append(number_column(key, title, "1", scales))
@@ -156,7 +163,7 @@ def setting_columns(rows: Sequence[Row]) -> tuple[tuple[Column, ...], tuple[str,
                 columns.append(Column(key, title, tuple(Value(t, _SHORT[t]) for t in texts)))
             elif key != "method" or texts != [row.cell for row in rows]:
                 columns.append(text_column(key, title, texts))
-        elif texts and texts[0]:
+        elif texts and texts[0] and key != "evaluations":
             shared.append(f"{key} {texts[0]}")
     return tuple(columns), tuple(shared)
 

@@ -106,6 +106,11 @@ class Row:
         return f"{words} ({self.cost_words})" if self.cost_words else words
 
     @property
+    def evaluations(self) -> int:
+        """Denoiser calls a sampling loop, the two branches of guidance as one: as counted, else as many as steps."""
+        return len(self.detail("flops").get("profile", ())) or self.spec.steps
+
+    @property
     def dominated(self) -> bool:
         """Whether the cell stands in a Pareto plot and is on the front of none."""
         places = [place for place in (self.on_front_gmacs, self.on_front_time) if place is not None]

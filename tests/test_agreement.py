@@ -34,7 +34,8 @@ from methods.weights import save_state
 
 def bound_cell(schedule: Any = None, scale: float = 1.0, steps: int = 4, **config: Any) -> BoundCell:
     spec = cell(schedule, scale, steps, sampler_options={"clip": True})
-    return BoundCell(spec, lively(schedule=schedule, **config), *bind_sampler(spec))
+    model = lively(schedule=schedule, **config)
+    return BoundCell(spec, model, *bind_sampler(spec, model))
 
 
 def planted(bound: BoundCell, differences) -> list[tuple[int, torch.Tensor, torch.Tensor]]:
@@ -171,7 +172,7 @@ def test_timed_calls_run_as_tuned_for_their_batch_and_a_loop_begins_with_nothing
     latency.step_call(bound, 2)[0](1)
     assert (2, 4, 2, True) in bound.model.layouts and tuned == [True] * 5, "two loops of two mixed steps, and one"
     projected.clear()
-    latency.prepare_call(bound)(0)
+    latency.prepare_call(bound, 8)(0)
     assert sorted(projected) == [2, 4]
 
 
@@ -205,12 +206,13 @@ def test_a_loop_costs_the_sum_over_its_steps_and_its_fraction_is_their_ratio(sch
     assert found["sizes"] == [2, 4, 8] and found["timesteps"][0] == 999
 
 
-@pytest.mark.parametrize("config", [{}, {"recipe": "lora", "lora_merged": False}], ids=str)
+@pytest.mark.parametrize("config", [{}, {"recipe": "lora", "adapter": {"folded": False}}], ids=str)
 @pytest.mark.parametrize(("schedule", "scale"), [(0.5, 1.0), (0.5, 2.0), ("3/1", 2.0)])
 def test_what_a_cell_s_loop_executes_is_what_was_planned_and_counted(schedule, scale, config):
     shape = {**SMALL, **config}
     spec = cell(schedule, scale, 5, method="flexidit", config=shape)
-    bound = BoundCell(spec, lively(schedule=schedule, patch_sizes=[2, 4], **config), *bind_sampler(spec))
+    model = lively(schedule=schedule, patch_sizes=[2, 4], **config)
+    bound = BoundCell(spec, model, *bind_sampler(spec, model))
     ledger = WorkLedger()
     bound.generate(range(3), ledger)
     executed = WorkCounter(bound.model).ledger(ledger.entries)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from methods.registry import methods
+
 ROOT = Path(__file__).parent.parent
 FORBIDDEN = {
     "methods": {"harness", "report", "ditbench"},
@@ -44,3 +46,22 @@ def test_help_and_lists_never_import_torch(arguments):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_models_of_a_flow_are_their_siblings_own_classes_and_nothing_is_written_twice():
+    registry = methods()
+    siblings = [(entry, registry[entry.name.replace("sit", "dit")]) for entry in registry if "sit" in entry.name]
+    assert len(siblings) == sum("dit" in entry.name for entry in registry) > 20, "each has one"
+    for flow, noise in siblings:
+        assert (flow.target, flow.converter) == (noise.target, noise.converter), flow.name
+        change = {name: value for name, value in flow.preset.items() if noise.preset.get(name) != value}
+        assert change.pop("flow") == "linear" and change in ({}, {"learn_sigma": False}), flow.name
+        assert noise.preset == {name: flow.preset[name] for name in noise.preset}, flow.name
+    classes = {
+        node.name.lower()
+        for file in (ROOT / "methods").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.ClassDef)
+    }
+    assert classes >= {"dit", "dydit", "flexidit"}
+    assert not classes & {"sit", "dysit", "flexisit"}

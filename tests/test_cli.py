@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import methods
+from harness.suite.schema import MEASUREMENTS
 
 HEAD = "suite: s\ncells:\n"
 CELL = "  - {name: a, method: dit-testing}\n"
@@ -111,7 +112,7 @@ def test_lists_name_everything_that_a_suite_can_say(tmp_path):
     assert set(methods.names()) == set(listed("methods"))
     assert {"quick", "testing", "dit-cost"} <= set(listed("suites"))
     assert listed("samplers") == ["ddpm", "ddim", "dpm-solver++"]
-    assert listed("metrics") == ["flops", "latency", "kernels", "memory", "agreement", "quality", "paired"]
+    assert listed("metrics") == [*MEASUREMENTS]
 
 
 def test_time_answers_with_the_documented_names_and_a_true_ratio(tmp_path):

@@ -1,4 +1,7 @@
-"""DyDiT: what it skips changes nothing but the work, and the work that is counted is the work that runs."""
+"""DyDiT: what it skips changes nothing but the work, and the work that is counted is the work that runs.
+
+Tests of exactness run on both backbones, so that a DySiT is held to what a DyDiT is.
+"""
 
 import re
 import shutil
@@ -13,6 +16,9 @@ import methods
 from harness.measure.flops import WorkCounter, count_module
 from harness.sample.generate import checkpoint_problem
 from harness.store.records import CellSpec
+from methods.backbones.layers import timestep_embedding
+from methods.diffusion.flow import Euler, EulerMaruyama, Heun
+from methods.diffusion.sampler import SamplerOptions
 from methods.diffusion.schedules import timestep_map
 from methods.errors import CheckpointError, ConfigError
 from methods.protocols import StepPlan, WorkLedger
@@ -29,10 +35,17 @@ SMALL: dict[str, Any] = {
     "num_heads": 4,
 }
 
+both_backbones = pytest.mark.parametrize("backbone", ["dit", "sit"])
 
-def vivid(seed=0, **config):
-    """A small DyDiT whose every part matters and whose routers close about a half, by timestep and by content."""
-    model = methods.build("dydit", **{**SMALL, **config})
+
+def told(backbone: str, t: float) -> float:
+    """What the model is told at the training timestep ``t`` of noise prediction: a SiT, how near the data are."""
+    return t if backbone == "dit" else 1 - t / 999
+
+
+def vivid(seed=0, backbone="dit", **config):
+    """A small one whose every part matters and whose routers close about a half, by timestep and by content."""
+    model = methods.build(f"dy{backbone}", **{**SMALL, **config})
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -43,7 +56,11 @@ def vivid(seed=0, **config):
             weight.normal_(0.0, scale * fan_in**-0.5, generator=generator)
             if name.endswith("mlp_head.0.bias"):
                 weight += 1.0  # a unit that is off for all tokens tells none from another
-    spread_tokens(model, inputs(6, model.input_size, model.in_channels))
+        if backbone == "sit":  # times from 0 to 1 move few of the sinusoids: amplify what differs from the middle's
+            first = model.t_embedder.mlp[0]
+            first.weight *= 16.0
+            first.bias -= first.weight @ timestep_embedding(torch.tensor([0.5]), 256)[0]
+    spread_tokens(model, inputs(6, model.input_size, model.in_channels, backbone=backbone))
     return model
 
 
@@ -78,20 +95,22 @@ def set_bias(model: nn.Module, part: str, bias: float) -> None:
                 weight.fill_(bias if name.endswith("bias") else 0.0)
 
 
-def inputs(rows: int, side: int = 8, channels: int = 1, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def inputs(
+    rows: int, side: int = 8, channels: int = 1, seed: int = 0, backbone: str = "dit"
+) -> tuple[Tensor, Tensor, Tensor]:
     """x, t, y with as many different timesteps as rows, over the whole range."""
     generator = torch.Generator().manual_seed(seed)
     t = torch.linspace(0, 999, rows).round().long() if rows > 1 else torch.tensor([400])
     return (
         torch.randn(rows, channels, side, side, generator=generator),
-        t,
+        torch.tensor([told(backbone, step) for step in t.tolist()]),
         torch.randint(11, (rows,), generator=generator),
     )
 
 
-def at_one_time(rows: int, t: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def at_one_time(rows: int, t: int, seed: int = 0, backbone: str = "dit") -> tuple[Tensor, Tensor, Tensor]:
     x, _, y = inputs(rows, seed=seed)
-    return x, torch.full((rows,), t), y
+    return x, torch.full((rows,), told(backbone, t)), y
 
 
 def agree(ours: Tensor, theirs: Tensor, tolerance: float) -> None:
@@ -116,21 +135,22 @@ SHAPES = [
 ]
 
 
-def static(seed: int = 1, **config: Any):
-    model = methods.build("dit", **{**SMALL, **config})
+def static(seed: int = 1, backbone: str = "dit", **config: Any):
+    model = methods.build(backbone, **{**SMALL, **config})
     randomise(model, seed)
     return model
 
 
 @torch.no_grad()
+@both_backbones
 @pytest.mark.parametrize("rows", [1, 5])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("rank", "tolerance"), [(False, 1e-6), (True, 1e-5)])
-def test_with_open_routers_it_computes_what_the_static_model_does(shape, rank, tolerance, rows):
-    model = static(**shape)
-    given = inputs(rows, model.input_size, model.in_channels)
+def test_with_open_routers_it_computes_what_the_static_model_does(shape, rank, tolerance, rows, backbone):
+    model = static(**shape, backbone=backbone)
+    given = inputs(rows, model.input_size, model.in_channels, backbone=backbone)
     expected = model(*given)
-    converted = methods.convert(model, "dydit", rank=rank)
+    converted = methods.convert(model, f"dy{backbone}", rank=rank)
     assert not converted.training
     agree(converted(*given), expected, tolerance)
     agree(converted.masked(*given).out, expected, tolerance)
@@ -139,10 +159,11 @@ def test_with_open_routers_it_computes_what_the_static_model_does(shape, rank, t
 
 
 @torch.no_grad()
+@both_backbones
 @pytest.mark.parametrize("off", ["tdw", "sdt"])
-def test_with_one_kind_of_router_off_it_still_computes_what_the_static_model_does(off):
-    model, given = static(), inputs(4)
-    agree(methods.convert(model, "dydit", **{off: False})(*given), model(*given), 1e-5)
+def test_with_one_kind_of_router_off_it_still_computes_what_the_static_model_does(off, backbone):
+    model, given = static(backbone=backbone), inputs(4, backbone=backbone)
+    agree(methods.convert(model, f"dy{backbone}", **{off: False})(*given), model(*given), 1e-5)
 
 
 def part_norms(model) -> tuple[list[Tensor], list[Tensor]]:
@@ -161,15 +182,18 @@ def part_norms(model) -> tuple[list[Tensor], list[Tensor]]:
 
 
 @torch.no_grad()
-def test_ranking_puts_the_largest_heads_and_channels_first():
-    model = static()
-    ranked = methods.convert(model, "dydit", rank=True)
+@both_backbones
+def test_ranking_puts_the_largest_heads_and_channels_first(backbone):
+    model = static(backbone=backbone)
+    ranked = methods.convert(model, f"dy{backbone}", rank=True)
     for before, after in zip(part_norms(model), part_norms(ranked), strict=True):
         for old, new in zip(before, after, strict=True):
             assert (old.diff() > 0).any(), "was not in order before"
             assert (new.diff() <= 1e-6).all()
             assert torch.allclose(old.sort(descending=True).values, new, rtol=1e-5)
-    for old, new in zip(part_norms(model), part_norms(methods.convert(model, "dydit", rank=False)), strict=True):
+    for old, new in zip(
+        part_norms(model), part_norms(methods.convert(model, f"dy{backbone}", rank=False)), strict=True
+    ):
         assert all(torch.equal(a, b) for a, b in zip(old, new, strict=True))
 
 
@@ -212,12 +236,11 @@ def test_only_static_models_convert():
         methods.convert(nn.Linear(2, 2), "dydit")
 
 
-@pytest.mark.parametrize(
-    ("name", "count"), [("dydit-s-2", 33_120_740), ("dydit-b-2", 131_158_964), ("dydit-xl-2", 678_424_644)]
-)
-def test_presets_have_the_published_number_of_parameters(name, count):
+@both_backbones
+@pytest.mark.parametrize(("name", "count"), [("s-2", 33_120_740), ("b-2", 131_158_964), ("xl-2", 678_424_644)])
+def test_presets_have_the_published_number_of_parameters(name, count, backbone):
     with torch.device("meta"):
-        model = methods.build(name)
+        model = methods.build(f"dy{backbone}-{name}")
     assert sum(p.numel() for p in model.parameters()) == count
 
 
@@ -232,25 +255,48 @@ def test_initial_routers_are_open_with_the_published_biases():
 # Plans
 
 
+@both_backbones
 @pytest.mark.parametrize("seed", range(3))
-def test_a_timestep_has_the_same_plan_in_every_grid(seed):
-    model = vivid(seed)
-    fine, coarse = timestep_map(250), timestep_map(100)
+def test_a_timestep_has_the_same_plan_in_every_grid(seed, backbone):
+    model = vivid(seed, backbone=backbone)
+    fine, coarse = (tuple(told(backbone, t) for t in timestep_map(steps)) for steps in (250, 100))
     plans = dict(zip(fine, model.plan(fine), strict=True))
     common = sorted(set(fine) & set(coarse))
-    assert {0, 999} < set(common) and len(common) > 5
+    assert {told(backbone, 0), told(backbone, 999)} < set(common) and len(common) > 5
     for t, plan in zip(coarse, model.plan(coarse), strict=True):
         if t in plans:
             assert plan == plans[t]
     for t in common:
-        assert model.plan([t]) == [plans[t]]
+        assert model.plan([t]) == [plans[t]] == [model.plan_at(t)]
     assert model.plan(fine[::-1]) == [plans[t] for t in fine[::-1]]
     assert len({plan.key for plan in plans.values()}) > 10, "verdicts vary with time"
     assert len({plans[t].key for t in common}) > 2
 
 
-def test_plans_are_sorted_indices_of_what_the_masked_path_leaves_on():
-    model, (x, t, y) = vivid(), inputs(8)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_flow_time_has_the_same_plan_in_the_grids_of_all_solvers_and_by_itself(seed):
+    model = vivid(seed, "sit")
+    euler, heun = ({plan.timestep: plan for plan in sampler.plans(model)} for sampler in (Euler(20), Heun(10)))
+    assert set(heun) - {1.0} < set(euler) and 1.0 in heun
+    assert all(model.plan_at(t) == euler.get(t, plan) == plan for t, plan in heun.items())
+    assert len({plan.key for plan in heun.values()}) > 3, "verdicts vary with time"
+    sde = EulerMaruyama(6, SamplerOptions(last_step=0.25), model.process)  # at 0, 0.15, ... 0.75
+    assert {0.0, 0.75} <= {t for plan in sde.plans(model) if (t := plan.timestep) in euler and plan == euler[t]}
+
+
+@pytest.mark.parametrize("activity", ["published", {"profile": "published", "tokens": 0.5}, 0.4], ids=str)
+def test_imposed_activity_is_that_of_the_diffusion_model_as_far_from_the_data(activity):
+    noise, flow = (vivid(backbone=backbone, activity=activity) for backbone in ("dit", "sit"))
+    times = (999, 800, 402, 250, 100, 0)
+    keys = [plan.key for plan in noise.plan(times)]
+    assert [plan.key for plan in flow.plan([told("sit", t) for t in times])] == keys
+    assert (len(set(keys)) > 2) == (activity != 0.4)
+    assert flow.plan_at(1.03).key == keys[-1], "an adaptive solver may look beyond the data"
+
+
+@both_backbones
+def test_plans_are_sorted_indices_of_what_the_masked_path_leaves_on(backbone):
+    model, (x, t, y) = vivid(backbone=backbone), inputs(8, backbone=backbone)
     with torch.no_grad():
         masks = model.masked(x, t, y).masks
     for row, plan in enumerate(model.plan(t.tolist())):
@@ -261,9 +307,10 @@ def test_plans_are_sorted_indices_of_what_the_masked_path_leaves_on():
             assert plan.groups[layer] == tuple(mask.groups[row].nonzero().flatten().tolist())
 
 
-def test_the_number_type_of_the_weights_in_memory_does_not_move_a_verdict():
-    rounded = vivid().bfloat16()
-    grid = timestep_map(50)
+@both_backbones
+def test_the_number_type_of_the_weights_in_memory_does_not_move_a_verdict(backbone):
+    rounded = vivid(backbone=backbone).bfloat16()
+    grid = [told(backbone, t) for t in timestep_map(50)]
     assert rounded.plan(grid) == rounded.float().plan(grid)
 
 
@@ -280,10 +327,11 @@ MODES = [{}, {"sdt": False}, {"tdw": False}, {"always_on": False}]
 
 
 @torch.no_grad()
+@both_backbones
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("mode", MODES, ids=str)
-def test_sliced_and_gathered_equals_masked(mode, seed):
-    model, given = vivid(seed, **mode), inputs(6, seed=seed)
+def test_sliced_and_gathered_equals_masked(mode, seed, backbone):
+    model, given = vivid(seed, **mode, backbone=backbone), inputs(6, seed=seed, backbone=backbone)
     ledger = WorkLedger()
     out = model(*given, ledger=ledger)
     masked = model.masked(*given)
@@ -302,14 +350,15 @@ def test_sliced_and_gathered_equals_masked(mode, seed):
 
 
 @torch.no_grad()
+@both_backbones
 @pytest.mark.parametrize("seed", range(3))
-def test_sliced_and_gathered_equals_masked_in_bfloat16(seed):
-    model = vivid(seed)
+def test_sliced_and_gathered_equals_masked_in_bfloat16(seed, backbone):
+    model = vivid(seed, backbone=backbone)
     for part in ("attn_rate", "mlp_rate", "token_selection"):  # far from the threshold: no rounding moves a verdict
         for name, weight in model.named_parameters():
             if f"{part}." in name and name.endswith(("router.bias", "mlp_head.2.bias")):
                 weight.copy_(torch.where(torch.randn(weight.shape) > 0, 40.0, -40.0))
-    model, (x, t, y) = model.bfloat16(), inputs(5, seed=seed)
+    model, (x, t, y) = model.bfloat16(), inputs(5, seed=seed, backbone=backbone)
     x = x.bfloat16()
     ledger = WorkLedger()
     out, masked = model(x, t, y, ledger=ledger), model.masked(x, t, y)
@@ -322,23 +371,26 @@ def test_sliced_and_gathered_equals_masked_in_bfloat16(seed):
 
 
 @torch.no_grad()
-def test_a_batch_equals_its_rows_one_by_one():
-    model, (x, t, y) = vivid(), inputs(5)
+@both_backbones
+def test_a_batch_equals_its_rows_one_by_one(backbone):
+    model, (x, t, y) = vivid(backbone=backbone), inputs(5, backbone=backbone)
     rows = [model(x[k : k + 1], t[k : k + 1], y[k : k + 1]) for k in range(5)]
     agree(model(x, t, y), torch.cat(rows), 1e-5)
 
 
 @torch.no_grad()
-def test_the_input_is_not_overwritten():
-    model, (x, t, y) = vivid(), inputs(3)
+@both_backbones
+def test_the_input_is_not_overwritten(backbone):
+    model, (x, t, y) = vivid(backbone=backbone), inputs(3, backbone=backbone)
     kept = x.clone()
     first = model(x, t, y)
     assert torch.equal(x, kept)
     assert torch.equal(model(x, t, y), first)
 
 
-def test_gradients_flow_to_the_input_through_the_sliced_path():
-    model, (x, t, y) = vivid(), inputs(3)
+@both_backbones
+def test_gradients_flow_to_the_input_through_the_sliced_path(backbone):
+    model, (x, t, y) = vivid(backbone=backbone), inputs(3, backbone=backbone)
     with torch.inference_mode():
         model(x, t, y)
     sliced, masked = (x.clone().requires_grad_() for _ in range(2))
@@ -351,21 +403,23 @@ def test_gradients_flow_to_the_input_through_the_sliced_path():
 
 
 @torch.no_grad()
+@both_backbones
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize(("bias", "kept"), [(-1e3, 0), (1e3, 16)])
-def test_no_token_and_every_token(bias, kept, rows):
-    model, ledger = vivid(), WorkLedger()
+def test_no_token_and_every_token(bias, kept, rows, backbone):
+    model, ledger = vivid(backbone=backbone), WorkLedger()
     set_bias(model, "token_selection", bias)
-    given = at_one_time(rows, 300)
+    given = at_one_time(rows, 300, backbone=backbone)
     out = model(*given, ledger=ledger)
     assert ledger.entries[0].tokens == (rows * kept,) * 3
     agree(out, model.masked(*given).out, 1e-5)
 
 
 @torch.no_grad()
+@both_backbones
 @pytest.mark.parametrize("rows", [1, 3])
-def test_exactly_one_token_of_the_batch(rows):
-    model, given = vivid(sdt=True, depth=1), at_one_time(rows, 300)
+def test_exactly_one_token_of_the_batch(rows, backbone):
+    model, given = vivid(sdt=True, depth=1, backbone=backbone), at_one_time(rows, 300, backbone=backbone)
     router = model.blocks[0].token_selection
     logits: list[Tensor] = []
     hook = router.register_forward_hook(lambda module, args, output: logits.append(output))
@@ -380,24 +434,26 @@ def test_exactly_one_token_of_the_batch(rows):
 
 
 @torch.no_grad()
+@both_backbones
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("tokens", [-1e3, None, 1e3])
 @pytest.mark.parametrize("always_on", [True, False])
-def test_closed_width_routers_leave_one_head_and_group_or_none(always_on, tokens, rows):
-    model, given = vivid(always_on=always_on), at_one_time(rows, 300)
+def test_closed_width_routers_leave_one_head_and_group_or_none(always_on, tokens, rows, backbone):
+    model, given = vivid(always_on=always_on, backbone=backbone), at_one_time(rows, 300, backbone=backbone)
     set_bias(model, "attn_rate", -1e3)
     set_bias(model, "mlp_rate", -1e3)
     if tokens is not None:
         set_bias(model, "token_selection", tokens)
     left = ((0,) if always_on else (),) * 3
-    assert model.plan([300]) == [StepPlan(300.0, heads=left, groups=left)]
+    assert model.plan([told(backbone, 300)]) == [StepPlan(told(backbone, 300), heads=left, groups=left)]
     agree(model(*given), model.masked(*given).out, 1e-5)
 
 
 @torch.no_grad()
+@both_backbones
 @pytest.mark.parametrize("closed", ["attn_rate", "mlp_rate"])
-def test_only_heads_or_only_groups_closed(closed):
-    model, given = vivid(always_on=False), at_one_time(2, 300)
+def test_only_heads_or_only_groups_closed(closed, backbone):
+    model, given = vivid(always_on=False, backbone=backbone), at_one_time(2, 300, backbone=backbone)
     set_bias(model, closed, -1e3)
     agree(model(*given), model.masked(*given).out, 1e-5)
 
@@ -410,16 +466,17 @@ def rows_of_routers(model) -> set[int]:
 
 
 @torch.no_grad()
+@both_backbones
 @pytest.mark.parametrize(("always_on", "rows"), [(True, 3), (False, 4)])
-def test_both_router_formats_load_into_the_default_model(always_on, rows):
-    source, given = vivid(always_on=always_on), inputs(4)
+def test_both_router_formats_load_into_the_default_model(always_on, rows, backbone):
+    source, given = vivid(always_on=always_on, backbone=backbone), inputs(4, backbone=backbone)
     assert rows_of_routers(source) == {rows}
-    model = methods.load_weights(methods.build("dydit", **SMALL), source.state_dict())
+    model = methods.load_weights(methods.build(f"dy{backbone}", **SMALL), source.state_dict())
     assert rows_of_routers(model) == {rows}
     assert torch.equal(model(*given), source(*given))
     assert model.plan([0, 500]) == source.plan([0, 500])
-    again = methods.load_weights(model, vivid(1).state_dict())
-    assert torch.equal(again(*given), vivid(1)(*given)), "one model takes both in turn"
+    again = methods.load_weights(model, vivid(1, backbone=backbone).state_dict())
+    assert torch.equal(again(*given), vivid(1, backbone=backbone)(*given)), "one model takes both in turn"
 
 
 def with_router_rows(rows: int) -> dict[str, Tensor]:
@@ -497,12 +554,15 @@ class Recorder(TorchDispatchMode):
 
 
 @torch.no_grad()
+@both_backbones
 @pytest.mark.parametrize("seed", range(3))
-def test_only_active_heads_groups_and_tokens_are_computed(seed):
-    model, rows, t = vivid(seed), 2, 700
-    x, times, y = at_one_time(rows, t, seed)
-    (plan,) = model.plan([t])
-    plan = StepPlan(t, heads=(plan.heads[0], (0, 2), (0, 1, 2, 3)), groups=(plan.groups[0], (0, 1, 3), (0,)))
+def test_only_active_heads_groups_and_tokens_are_computed(seed, backbone):
+    model, rows, t = vivid(seed, backbone=backbone), 2, 700
+    x, times, y = at_one_time(rows, t, seed, backbone=backbone)
+    (plan,) = model.plan([told(backbone, t)])
+    plan = StepPlan(
+        plan.timestep, heads=(plan.heads[0], (0, 2), (0, 1, 2, 3)), groups=(plan.groups[0], (0, 1, 3), (0,))
+    )
     model.prepare(plan)
     spread_tokens(model, (x, times, y))
     ledger = WorkLedger()
@@ -530,18 +590,21 @@ def test_only_active_heads_groups_and_tokens_are_computed(seed):
 
 
 @torch.no_grad()
-def test_with_imposed_activity_token_routers_run_and_imposed_tokens_are_gathered():
-    model, given = vivid(activity={"heads": 0.5, "groups": 0.5, "tokens": 0.25}), at_one_time(2, 700)
+@both_backbones
+def test_with_imposed_activity_token_routers_run_and_imposed_tokens_are_gathered(backbone):
+    model = vivid(activity={"heads": 0.5, "groups": 0.5, "tokens": 0.25}, backbone=backbone)
+    given = at_one_time(2, 700, backbone=backbone)
     with Recorder() as seen:
-        model(*given, plan=model.plan([700])[0])
+        model(*given, plan=model.plan([told(backbone, 700)])[0])
     assert seen.products.count((32, 64, 4)) == seen.products.count((32, 4, 1)) == 3  # token routers on all tokens
     assert seen.products.count((8, 64, 128)) == seen.products.count((8, 128, 64)) == 3  # half the MLP on a quarter
     assert seen.attentions == [(2, 2, 16, 16)] * 3
 
 
 @torch.no_grad()
-def test_nothing_is_multiplied_where_nothing_is_left():
-    model, given = vivid(always_on=False), at_one_time(2, 700)
+@both_backbones
+def test_nothing_is_multiplied_where_nothing_is_left(backbone):
+    model, given = vivid(always_on=False, backbone=backbone), at_one_time(2, 700, backbone=backbone)
     nothing = StepPlan(700, heads=((),) * 3, groups=((0,),) * 3)
     set_bias(model, "token_selection", -1e3)
     with Recorder() as seen:
@@ -568,7 +631,8 @@ def part_macs(model, plan: StepPlan, rows: int, part: str) -> int:
 
 
 def assert_whole_is_counted(model, t: int, rows: int) -> None:
-    given, (plan,), ledger = at_one_time(rows, t), model.plan([t]), WorkLedger()
+    backbone = "dit" if model.config.flow is None else "sit"
+    given, (plan,), ledger = at_one_time(rows, t, backbone=backbone), model.plan([told(backbone, t)]), WorkLedger()
     imposed = model.config.activity is not None
     if not imposed:
         spread_tokens(model, given)
@@ -585,22 +649,24 @@ def assert_whole_is_counted(model, t: int, rows: int) -> None:
     }
 
 
+@both_backbones
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("mode", MODES, ids=str)
-def test_with_learned_routers_the_sum_over_pieces_equals_a_count_of_the_whole_call(mode, rows):
-    assert_whole_is_counted(vivid(2, **mode), 250, rows)
+def test_with_learned_routers_the_sum_over_pieces_equals_a_count_of_the_whole_call(mode, rows, backbone):
+    assert_whole_is_counted(vivid(2, **mode, backbone=backbone), 250, rows)
 
 
+@both_backbones
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("activity", [0.3, 0.7, "published", {"heads": 0.5, "tokens": 0.0}, 1.0], ids=str)
-def test_with_imposed_activity_the_sum_over_pieces_equals_a_count_of_the_whole_call(activity, rows):
-    assert_whole_is_counted(vivid(activity=activity), 450, rows)
+def test_with_imposed_activity_the_sum_over_pieces_equals_a_count_of_the_whole_call(activity, rows, backbone):
+    assert_whole_is_counted(vivid(activity=activity, backbone=backbone), 450, rows)
 
 
 def closed_formula(c, plan):
     n, d, parts, side = c.tokens, c.hidden_size, c.num_heads, c.input_size
     time_mlp = 256 * d + d * d
-    around = time_mlp + side * side * c.in_channels * d + n * d * c.patch_size**2 * c.out_channels + 2 * d * d
+    around = time_mlp + side * side * c.in_channels * d + n * d * c.patch_size**2 * c.head_channels + 2 * d * d
     total = around + 4 * n * d  # final layer norm
     total += time_mlp + 2 * c.depth * (parts - 1) * d  # planning
     for heads, groups, kept in zip(plan.heads, plan.groups, plan.tokens, strict=True):
@@ -617,6 +683,7 @@ def closed_formula(c, plan):
         ("dydit-s-2", {"activity": 0.3}),
         ("dydit-s-2", {"activity": 0.9}),
         ("dydit-s-2", {"activity": {"profile": "published", "tokens": 0.6}}),
+        ("dysit-s-2", {"activity": {"profile": "published", "tokens": 0.6}}),
         ("dydit-s-2", {"activity": 0.5, "input_size": 64}),
         ("dydit-b-2", {"activity": 0.7}),
         ("dydit-xl-2", {"activity": 0.5}),
@@ -627,7 +694,8 @@ def test_imposed_activity_costs_what_the_closed_formula_says(name, config):
     with torch.device("meta"):
         model = methods.build(name, **config)
     counter = WorkCounter(model)
-    plans = model.plan([999, 0] if config["activity"] != 0.5 else [0])
+    ends = [model.process.noisiest, model.process.cleanest]
+    plans = model.plan(ends if config["activity"] != 0.5 else ends[1:])
     for plan in plans:
         assert counter.call(plan).total() == pytest.approx(closed_formula(model.config, plan), rel=1e-9)
 

@@ -1,17 +1,22 @@
-"""Training of routers: samples are hard, gradients arrive, and the compute comes to what was asked for."""
+"""Training of routers: samples are hard, gradients arrive, and the compute comes to what was asked for.
+
+What concerns the model's process runs on both backbones, so that a DySiT is held to what a DyDiT is.
+"""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from test_dydit import both_backbones, told
 from torch import Tensor
 
 import methods
 import methods.training.run as run_module
+from methods.diffusion.process import stratified_timesteps
 from methods.dydit.activity import BlockCost
 from methods.dydit.block import Masks
-from methods.dydit.loss import active_share, flops_loss, stratified_timesteps, target_at
+from methods.dydit.loss import active_share, flops_loss, target_at
 from methods.dydit.routers import TokenRouter, WidthRouter, hard_sigmoid_sample
 from methods.errors import CheckpointError, ConfigError
 from methods.training.data.digits import digits
@@ -38,9 +43,9 @@ def recipe(dynamic: dict[str, Any] | None = None, **fields: Any) -> Recipe:
     )
 
 
-def model_in_training(bias=2.0, **config):
+def model_in_training(bias=2.0, backbone="dit", **config):
     torch.manual_seed(0)
-    model = methods.build("dydit-testing", **config)
+    model = methods.build(f"dy{backbone}-testing", **config)
     randomise(model, 3)
     model.open_routers(bias)
     return model.train()
@@ -85,9 +90,10 @@ def test_samples_depend_on_the_generator_only():
     assert not torch.equal(first, hard_sigmoid_sample(logits, generator(2)))
 
 
-def test_every_row_of_a_batch_draws_its_own_masks_and_part_0_stays_on():
-    model = model_in_training(0.0, num_heads=8)
-    masks = model.masked(torch.randn(16, 1, 8, 8), torch.full((16,), 5), torch.zeros(16).long()).masks
+@both_backbones
+def test_every_row_of_a_batch_draws_its_own_masks_and_part_0_stays_on(backbone):
+    model = model_in_training(0.0, num_heads=8, backbone=backbone)
+    masks = model.masked(torch.randn(16, 1, 8, 8), torch.full((16,), told(backbone, 5)), torch.zeros(16).long()).masks
     for mask in masks:
         for part in (mask.heads, mask.groups):
             assert part.shape == (16, 8) and (part[:, 0] == 1).all()
@@ -96,8 +102,9 @@ def test_every_row_of_a_batch_draws_its_own_masks_and_part_0_stays_on():
         assert mask.tokens.shape == (16, 16)
 
 
-def test_straight_through_gradients_reach_all_routers():
-    model = model_in_training(num_heads=4)
+@both_backbones
+def test_straight_through_gradients_reach_all_routers(backbone):
+    model = model_in_training(num_heads=4, backbone=backbone)
     chosen = recipe()
     dynamic_denoising(digits(), chosen)(model, step_generator(0, 0), 0).backward()
     routers = [part for part in model.modules() if isinstance(part, WidthRouter | TokenRouter)]
@@ -107,16 +114,18 @@ def test_straight_through_gradients_reach_all_routers():
             assert weight.grad is not None and weight.grad.abs().max() > 0, name
 
 
-def test_the_denoising_loss_alone_reaches_the_routers():
-    model = model_in_training(num_heads=4)
+@both_backbones
+def test_the_denoising_loss_alone_reaches_the_routers(backbone):
+    model = model_in_training(num_heads=4, backbone=backbone)
     dynamic_denoising(digits(), recipe({"weight": 0.0}))(model, step_generator(0, 0), 0).backward()
     for block in model.blocks:
         for router in (block.attn_rate.router, block.mlp_rate.router, block.token_selection.mlp_head[2]):
             assert router.weight.grad.abs().max() > 0
 
 
-def test_training_uses_the_step_s_generator_alone():
-    model, loss = model_in_training(), dynamic_denoising(digits(), recipe({"complete_steps": 5}))
+@both_backbones
+def test_training_uses_the_step_s_generator_alone(backbone):
+    model, loss = model_in_training(backbone=backbone), dynamic_denoising(digits(), recipe({"complete_steps": 5}))
     values = []
     for seed in (1, 2):
         torch.manual_seed(seed)
@@ -204,16 +213,17 @@ def test_stratified_timesteps_scatter_less_in_the_mean():
     assert stratified.mean() == pytest.approx(499.5, abs=5)
 
 
+@both_backbones
 @pytest.mark.parametrize("stratified", [True, False])
-def test_a_recipe_chooses_its_timesteps(stratified):
+def test_a_recipe_chooses_its_timesteps(stratified, backbone):
     given: list[Tensor] = []
-    model = model_in_training()
+    model = model_in_training(backbone=backbone)
     real = model.masked
     model.masked = lambda x, t, *rest, **named: given.append(t) or real(x, t, *rest, **named)
     loss = dynamic_denoising(digits(), recipe({"stratified": stratified}))
     for step in range(6):
         loss(model, step_generator(0, step), step)
-    in_turn = torch.stack(given) // 250 == torch.arange(8) % 4
+    in_turn = torch.stack(given) // (250 if backbone == "dit" else 0.25) == torch.arange(8) % 4
     assert in_turn.all() == stratified
 
 
@@ -225,16 +235,17 @@ def mean_share(model) -> float:
     drawn, shares = generator(99), []
     with torch.no_grad():
         for _ in range(4):
-            t, y = stratified_timesteps(64, 1000, drawn), torch.randint(10, (64,), generator=drawn)
+            t, y = model.process.draw_times(64, drawn, stratified=True), torch.randint(10, (64,), generator=drawn)
             images = digits().images[torch.randint(1797, (64,), generator=drawn)]
             masks = model.masked(images, t, y, generator=drawn).masks
             shares.append(active_share(masks, model.config.block_cost).mean().item())
     return sum(shares) / len(shares)
 
 
-def test_the_flops_loss_pulls_the_compute_to_its_target():
+@both_backbones
+def test_the_flops_loss_pulls_the_compute_to_its_target(backbone):
     chosen = recipe({"target": 0.5, "weight": 10.0, "hold": 5, "ramp": 20}, batch=16)
-    model = model_in_training(3.0, num_heads=4)
+    model = model_in_training(3.0, num_heads=4, backbone=backbone)
     assert mean_share(model) > 0.85
     loss_of, optimizer = dynamic_denoising(digits(), chosen), torch.optim.AdamW(model.parameters(), lr=1e-2)
     for step in range(120):
@@ -245,8 +256,9 @@ def test_the_flops_loss_pulls_the_compute_to_its_target():
     assert mean_share(model) == pytest.approx(0.5, abs=0.1)
 
 
-def test_the_complete_model_is_trained_too_for_as_long_as_the_recipe_says():
-    model, calls = model_in_training(), []
+@both_backbones
+def test_the_complete_model_is_trained_too_for_as_long_as_the_recipe_says(backbone):
+    model, calls = model_in_training(backbone=backbone), []
     real = model.masked
 
     def spy(*args: object, complete: bool = False, **named: object):
@@ -262,8 +274,9 @@ def test_the_complete_model_is_trained_too_for_as_long_as_the_recipe_says():
         assert extra > 0.1 if step < 3 else extra == 0
 
 
-def test_the_complete_loss_trains_what_routers_closed():
-    model = model_in_training(-50.0)
+@both_backbones
+def test_the_complete_loss_trains_what_routers_closed(backbone):
+    model = model_in_training(-50.0, backbone=backbone)
     loss = dynamic_denoising(digits(), recipe({"complete_steps": 1, "weight": 0.0}))
     for step, reached in ((0, True), (1, False)):
         model.zero_grad()
@@ -272,8 +285,9 @@ def test_the_complete_loss_trains_what_routers_closed():
         assert bool((closed != 0).any()) == reached
 
 
-def test_the_weight_and_the_target_enter_the_loss():
-    model = model_in_training()
+@both_backbones
+def test_the_weight_and_the_target_enter_the_loss(backbone):
+    model = model_in_training(backbone=backbone)
 
     def value(step: int = 4, **dynamic: Any) -> float:
         return dynamic_denoising(digits(), recipe(dynamic))(model, step_generator(0, 0), step).item()
@@ -287,8 +301,8 @@ def test_the_weight_and_the_target_enter_the_loss():
 # Whole runs
 
 
-def static_checkpoint(folder: Path) -> Path:
-    model = methods.build("dit-testing")
+def static_checkpoint(folder: Path, backbone: str = "dit") -> Path:
+    model = methods.build(f"{backbone}-testing")
     randomise(model, 7)
     path = folder / "static.safetensors"
     save_state(path, model.state_dict(), {})
@@ -302,9 +316,15 @@ def read_model(path: Path, name: str = "dydit-testing"):
 STILL: dict[str, Any] = {"ema": 0.0, "steps": 1, "optimizer": {"rate": 1e-9}}
 
 
-def test_a_run_starts_from_the_weights_of_its_base(tmp_path):
-    base = static_checkpoint(tmp_path)
-    done = run_recipe(recipe({"rank": False}, base="static", **STILL), tmp_path / "run", base, progress=False)
+@both_backbones
+def test_a_run_starts_from_the_weights_of_its_base(tmp_path, backbone):
+    base = static_checkpoint(tmp_path, backbone)
+    done = run_recipe(
+        recipe({"rank": False}, base="static", method=f"dy{backbone}-testing", **STILL),
+        tmp_path / "run",
+        base,
+        progress=False,
+    )
     state, static = read_state(done.path), read_state(base)
     assert all(torch.allclose(state[name], value, atol=1e-7) for name, value in static.items())
     assert set(static) < set(state)
@@ -312,11 +332,15 @@ def test_a_run_starts_from_the_weights_of_its_base(tmp_path):
     assert len(biases) == 6 and all(torch.allclose(bias, torch.tensor(2.0)) for bias in biases)
 
 
-def test_a_run_ranks_the_parts_of_its_base_and_keeps_its_function(tmp_path):
-    base = static_checkpoint(tmp_path)
-    done = run_recipe(recipe(base="static", **STILL), tmp_path / "run", base, progress=False)
-    x, t, y = torch.randn(3, 1, 8, 8, generator=generator()), torch.tensor([0, 500, 999]), torch.tensor([1, 2, 10])
-    dynamic, static = read_model(done.path), read_model(base, "dit-testing")
+@both_backbones
+def test_a_run_ranks_the_parts_of_its_base_and_keeps_its_function(tmp_path, backbone):
+    base = static_checkpoint(tmp_path, backbone)
+    done = run_recipe(
+        recipe(base="static", method=f"dy{backbone}-testing", **STILL), tmp_path / "run", base, progress=False
+    )
+    t = torch.tensor([told(backbone, step) for step in (0, 500, 999)])
+    x, y = torch.randn(3, 1, 8, 8, generator=generator()), torch.tensor([1, 2, 10])
+    dynamic, static = read_model(done.path, f"dy{backbone}-testing"), read_model(base, f"{backbone}-testing")
     with torch.no_grad():
         assert torch.allclose(dynamic(x, t, y), static(x, t, y), atol=1e-5)
     for block in dynamic.blocks:

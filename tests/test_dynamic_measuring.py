@@ -107,8 +107,8 @@ def test_a_count_under_imposed_activity_needs_neither_weights_nor_memory():
 
 def test_guidance_plans_a_step_once_for_both_sequences():
     model = methods.build("dydit-testing", activity=0.5)
-    one = count_steps(model, [500, 0], GuidanceRule())
-    two = count_steps(model, [500, 0], GuidanceRule(2.0))
+    one = count_steps(model, model.plan([500, 0]), GuidanceRule())
+    two = count_steps(model, model.plan([500, 0]), GuidanceRule(2.0))
     planning = one.parts["width routers"] * 2
     assert two.gmacs_image == pytest.approx(2 * one.gmacs_image - planning, rel=1e-12)
 
@@ -132,7 +132,7 @@ def test_a_timed_loop_plans_and_slices_inside_the_clock_and_steps_reuse(checkpoi
     for index in range(len(weights)):
         step(index)
     assert len(made) == before, "steps of plans seen before slice nothing"
-    latency.prepare_call(bound)(0)
+    latency.prepare_call(bound, 8)(0)
     assert len(made) > before
 
 

@@ -1,4 +1,7 @@
-"""FlexiDiT: one model at many patch sizes starts as the static one, runs only its own tokens, and is counted so."""
+"""FlexiDiT: one model at many patch sizes starts as the static one, runs only its own tokens, and is counted so.
+
+Tests of exactness run on both backbones, so that a FlexiSiT is held to what a FlexiDiT is.
+"""
 
 from dataclasses import replace
 from itertools import product
@@ -7,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from test_dydit import Recorder, Whole, agree, inputs
+from test_dydit import Recorder, Whole, agree, both_backbones, inputs
 
 import methods
 import methods.flexidit.model as model_module
@@ -32,24 +35,26 @@ def enlivened(model, seed: int = 0):
     return model
 
 
-def lively(**config: Any):
-    return enlivened(methods.build("flexidit", **{**SMALL, "patch_sizes": [2, 4, 8], **config}))
+def lively(backbone: str = "dit", **config: Any):
+    return enlivened(methods.build(f"flexi{backbone}", **{**SMALL, "patch_sizes": [2, 4, 8], **config}))
 
 
-def static(**config: Any):
-    model = methods.build("dit", **{**SMALL, **config})
+def static(backbone: str = "dit", **config: Any):
+    model = methods.build(backbone, **{**SMALL, **config})
     randomise(model, 1)
     return model
 
 
 def given(model, rows: int = 3):
-    return inputs(rows, model.input_size, model.in_channels)
+    backbone = "dit" if model.config.flow is None else "sit"
+    return inputs(rows, model.input_size, model.in_channels, backbone=backbone)
 
 
 # Conversion from a static model
 
 
 @torch.no_grad()
+@both_backbones
 @pytest.mark.parametrize("recipe", ["shared", "lora"])
 @pytest.mark.parametrize(
     ("shape", "config"),
@@ -64,10 +69,10 @@ def given(model, rows: int = 3):
     ],
     ids=str,
 )
-def test_at_the_pretrained_size_it_computes_what_the_static_model_does(shape, config, recipe):
-    model = static(**shape)
+def test_at_the_pretrained_size_it_computes_what_the_static_model_does(shape, config, recipe, backbone):
+    model = static(backbone, **shape)
     expected = model(*given(model))
-    converted = methods.convert(model, "flexidit", recipe=recipe, lora_rank=2, **config)
+    converted = methods.convert(model, f"flexi{backbone}", recipe=recipe, adapter={"rank": 2}, **config)
     assert not converted.training
     assert converted.patch_sizes[0] == model.config.patch_size
     assert set(converted.patch_sizes) == set(config["patch_sizes"])
@@ -82,11 +87,12 @@ def test_at_the_pretrained_size_it_computes_what_the_static_model_does(shape, co
     assert torch.equal(model(*given(model)), expected), "the static model is left as it was"
 
 
-def test_presets_have_the_static_parameters_and_what_their_recipe_adds():
+@both_backbones
+def test_presets_have_the_static_parameters_and_what_their_recipe_adds(backbone):
     with torch.device("meta"):
         base, shared, lora = (
-            sum(p.numel() for p in methods.build(name, **config).parameters())
-            for name, config in (("dit-xl-2", {}), ("flexidit-xl-2", {}), ("flexidit-xl-2", {"recipe": "lora"}))
+            sum(p.numel() for p in methods.build(f"{name}-xl-2", **config).parameters())
+            for name, config in ((backbone, {}), (f"flexi{backbone}", {}), (f"flexi{backbone}", {"recipe": "lora"}))
         )
     d, depth, rank = 1152, 28, 32
     assert shared - base == 12 * (4 + 8) * d + 12 * 8 + 2 * d
@@ -97,10 +103,11 @@ def test_presets_have_the_static_parameters_and_what_their_recipe_adds():
 
 
 @torch.no_grad()
+@both_backbones
 @pytest.mark.parametrize("recipe", ["shared", "lora"])
-def test_the_weak_embedding_starts_as_the_powerful_one_of_the_averaged_latent(recipe):
-    model = static()
-    converted = methods.convert(model, "flexidit", recipe=recipe)
+def test_the_weak_embedding_starts_as_the_powerful_one_of_the_averaged_latent(recipe, backbone):
+    model = static(backbone)
+    converted = methods.convert(model, f"flexi{backbone}", recipe=recipe)
     x, _, _ = given(model)
     weak = converted.tokens_of(x, 4) - converted.ends(4).place
     powerful = F.conv2d(F.avg_pool2d(x, 2), model.x_embedder.proj.weight, model.x_embedder.proj.bias, stride=2)
@@ -111,11 +118,12 @@ def test_the_weak_embedding_starts_as_the_powerful_one_of_the_averaged_latent(re
 
 
 @torch.no_grad()
+@both_backbones
 @pytest.mark.parametrize("recipe", ["shared", "lora"])
-def test_the_weak_prediction_starts_as_the_powerful_one_resized(recipe):
+def test_the_weak_prediction_starts_as_the_powerful_one_resized(recipe, backbone):
     """Whatever the last block gives: at twice the size bilinear upsampling of each patch, a scale that stays."""
-    model = static()
-    converted = methods.convert(model, "flexidit", recipe=recipe)
+    model = static(backbone)
+    converted = methods.convert(model, f"flexi{backbone}", recipe=recipe)
     hidden = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
 
     def patches(size: int):
@@ -126,16 +134,17 @@ def test_the_weak_prediction_starts_as_the_powerful_one_resized(recipe):
 
 
 @torch.no_grad()
+@both_backbones
 @pytest.mark.parametrize("recipe", ["shared", "lora"])
-def test_a_constant_prediction_stays_constant_at_every_size(recipe):
-    model = static(in_channels=3)
+def test_a_constant_prediction_stays_constant_at_every_size(recipe, backbone):
+    model = static(backbone, in_channels=3)
     model.final_layer.linear.weight.zero_()
     channels = torch.tensor([0.5, -1.0, 2.0, 0.1, -3.0, 0.7])
     model.final_layer.linear.bias.copy_(channels.repeat(4))
-    converted = methods.convert(model, "flexidit", patch_sizes=[2, 4, 8], recipe=recipe)
+    converted = methods.convert(model, f"flexi{backbone}", patch_sizes=[2, 4, 8], recipe=recipe)
     for size in (2, 4, 8):
         out = converted(*given(model), patch_size=size)
-        assert torch.allclose(out, channels.view(6, 1, 1).expand_as(out), atol=1e-5), size
+        assert torch.allclose(out, channels[: out.shape[1]].view(-1, 1, 1).expand_as(out), atol=1e-5), size
 
 
 @pytest.mark.parametrize(("stored", "size"), [*product((2, 4, 8), (2, 4, 8)), (4, 16), (3, 6), (6, 4)])
@@ -181,8 +190,9 @@ def test_patches_of_new_sizes_lie_on_the_pretrained_grid(positions, size, start)
 
 
 @torch.no_grad()
-def test_at_the_pretrained_size_positions_are_the_table_of_the_model():
-    model = methods.build("flexidit", **SMALL)
+@both_backbones
+def test_at_the_pretrained_size_positions_are_the_table_of_the_model(backbone):
+    model = methods.build(f"flexi{backbone}", **SMALL)
     model.pos_embed.normal_(generator=torch.Generator().manual_seed(0))  # as learned, not as computed
     assert torch.equal(model.ends(2).place, model.pos_embed)
     for size in (2, 4):
@@ -192,9 +202,10 @@ def test_at_the_pretrained_size_positions_are_the_table_of_the_model():
 
 
 @torch.no_grad()
+@both_backbones
 @pytest.mark.parametrize("part", ["size_embed.4", "size_norms.4.weight", "size_norms.4.bias"])
-def test_what_belongs_to_a_size_changes_that_size_alone(part):
-    model = lively(size_norm=True)
+def test_what_belongs_to_a_size_changes_that_size_alone(part, backbone):
+    model = lively(backbone, size_norm=True)
     before = {size: model(*given(model), patch_size=size) for size in (2, 4, 8)}
     model.get_parameter(part).add_(1.0)
     for size, out in before.items():
@@ -204,16 +215,20 @@ def test_what_belongs_to_a_size_changes_that_size_alone(part):
 # What runs
 
 
+BESIDE: dict[str, Any] = {"recipe": "lora", "adapter": {"rank": 3, "folded": False}}
+
+
 @torch.no_grad()
-@pytest.mark.parametrize("config", [{}, {"recipe": "lora"}, {"recipe": "lora", "lora_merged": False}], ids=str)
+@both_backbones
+@pytest.mark.parametrize("config", [{}, {"recipe": "lora"}, BESIDE], ids=str)
 @pytest.mark.parametrize("size", [2, 4, 8])
-def test_only_the_tokens_of_the_size_are_embedded_attended_and_decoded(size, config):
-    model, rows, c, r = lively(lora_rank=3, **config), 2, 32, 3
+def test_only_the_tokens_of_the_size_are_embedded_attended_and_decoded(size, config, backbone):
+    model, rows, c, r = lively(backbone, **config), 2, 32, 3
     args, n = given(model, rows), (16 // size) ** 2
     model.prepare(StepPlan(0.0, patch=size))
     with Recorder() as seen:
         model(*args, patch_size=size)
-    beside = size != 2 and not config.get("lora_merged", True)
+    beside = size != 2 and config is BESIDE
     expected = [(rows, 256, c), (rows, c, c)]
     for _ in range(2):
         expected += [(rows, c, 6 * c)]
@@ -255,9 +270,10 @@ def test_kernels_are_projected_from_the_stored_one_once_a_size(monkeypatch):
 
 
 @torch.no_grad()
+@both_backbones
 @pytest.mark.parametrize("recipe", ["shared", "lora"])
-def test_prepared_bytes_are_those_of_projected_kernels_and_merged_weights(recipe):
-    model, c = lively(recipe=recipe), 32
+def test_prepared_bytes_are_those_of_projected_kernels_and_merged_weights(recipe, backbone):
+    model, c = lively(backbone, recipe=recipe), 32
     assert model.prepared_bytes == 0
     model.prepare(StepPlan(0.0, patch=2, guide=4))
     made = {
@@ -269,7 +285,7 @@ def test_prepared_bytes_are_those_of_projected_kernels_and_merged_weights(recipe
     assert model.prepared_bytes == 4 * made[recipe], "nothing is made twice"
     model.forget()
     assert model.prepared_bytes == 0
-    bounded = lively(recipe=recipe, prepared_mib=0)
+    bounded = lively(backbone, recipe=recipe, prepared_mib=0)
     assert torch.equal(bounded(*given(model), patch_size=4), model(*given(model), patch_size=4))
     assert bounded.prepared_bytes == 0 < model.prepared_bytes
 
@@ -281,12 +297,13 @@ class Executed(Whole):
         return self
 
 
+@both_backbones
 @pytest.mark.parametrize("config", [
-    {}, {"size_norm": True}, {"recipe": "lora"}, {"recipe": "lora", "lora_merged": False, "size_norm": True},
+    {}, {"size_norm": True}, {"recipe": "lora"}, {**BESIDE, "size_norm": True}, {"adapter": {"folded": False}},
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize("size", [2, 4, 8])
-def test_the_sum_over_pieces_equals_a_count_of_the_whole_call(size, config):
-    model, plan, ledger = lively(**config), StepPlan(7.0, patch=size), WorkLedger()
+def test_the_sum_over_pieces_equals_a_count_of_the_whole_call(size, config, backbone):
+    model, plan, ledger = lively(backbone, **config), StepPlan(7.0, patch=size), WorkLedger()
     args = given(model, 2)
     with torch.no_grad():
         model(*args, plan=plan, ledger=ledger)

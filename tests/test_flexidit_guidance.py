@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_dydit import agree
+from test_dydit import agree, both_backbones, told
 from test_flexidit import lively
 from torch import nn
 
@@ -19,12 +19,15 @@ from methods.protocols import StepPlan, WorkLedger
 MIXED = StepPlan(500.0, patch=2, guide=4)
 
 
-def cell(schedule: Any, scale: float = 3.0, steps: int = 6, recipe: str = "shared", **fields: Any) -> BoundCell:
-    """A cell with a model whose sizes differ."""
-    given = {"cell": "c", "method": "flexidit", "sampler": "ddim", "steps": steps, "guidance_scale": scale}
-    spec = CellSpec(**given, sampler_options={"clip": True}, **fields)
-    model = lively(in_channels=3, patch_sizes=[2, 4], schedule=schedule, recipe=recipe)
-    return BoundCell(spec, model, *bind_sampler(spec))
+def cell(
+    schedule: Any, scale: float = 3.0, steps: int = 6, recipe: str = "shared", sampler: str = "ddim", **fields: Any
+) -> BoundCell:
+    """A cell with a model whose sizes differ: of the kind that the sampler is for."""
+    backbone = "dit" if sampler == "ddim" else "sit"
+    given = {"cell": "c", "method": f"flexi{backbone}", "sampler": sampler, "steps": steps, "guidance_scale": scale}
+    spec = CellSpec(**given, sampler_options={"clip": True} if sampler == "ddim" else {}, **fields)
+    model = lively(backbone, in_channels=3, patch_sizes=[2, 4], schedule=schedule, recipe=recipe)
+    return BoundCell(spec, model, *bind_sampler(spec, model))
 
 
 def executed(bound: BoundCell, images: int = 3) -> tuple[torch.Tensor, list[tuple[float, int | None, str | None, int]]]:
@@ -34,11 +37,11 @@ def executed(bound: BoundCell, images: int = 3) -> tuple[torch.Tensor, list[tupl
     return samples, [(e.plan.timestep, e.plan.patch, e.plan.layout, e.rows) for e in ledger.entries]
 
 
-def inputs(images: int):
+def inputs(images: int, backbone: str = "dit"):
     """x, t, y, and labels of the guidance branch, all different by image."""
     generator = torch.Generator().manual_seed(images)
     x = torch.randn(images, 1, 16, 16, generator=generator)
-    t = torch.linspace(0, 999, images).round().long()
+    t = torch.tensor([told(backbone, step) for step in torch.linspace(0, 999, images).round().long().tolist()])
     return x, t, torch.arange(images), 10 - torch.arange(images)
 
 
@@ -62,14 +65,18 @@ def test_with_equal_sizes_guidance_is_the_plain_one_to_the_bit(recipe, weak):
 @pytest.mark.parametrize("weak", ["conditional", "unconditional"])
 @pytest.mark.parametrize("recipe", ["shared", "lora"])
 @pytest.mark.parametrize(("interval", "channels"), [(None, None), ((300, 900), 2)])
-def test_a_mixed_loop_guides_as_the_formula_says(interval, channels, recipe, weak):
+@pytest.mark.parametrize("sampler", ["ddim", "euler", "heun"])
+def test_a_mixed_loop_guides_as_the_formula_says(sampler, interval, channels, recipe, weak):
+    if interval is not None and sampler != "ddim":
+        interval = told("sit", 900), told("sit", 300)
     fields = {"guidance_weak": weak, "guidance_interval": interval, "guidance_channels": channels}
-    bound = cell("5/1", recipe=recipe, **fields)
+    bound = cell("5/1", recipe=recipe, sampler=sampler, **fields)
     samples, ran = executed(bound)
     streams, none, leading, calls = bound.streams(range(3)), torch.full((3,), 10), channels or 3, []
 
-    def by_hand(x, step):
-        t, fine, coarse = bound.sampler.timesteps[step], 4 if step < 1 else 2, 4 if step < 5 else 2
+    def by_hand(x, evaluation, _=None):
+        t, step = bound.sampler.timesteps[evaluation], evaluation // bound.sampler.stages
+        fine, coarse = 4 if step < 1 else 2, 4 if step < 5 else 2
 
         def predict(labels, size):
             return bound.model(x, torch.full((3,), t), labels, patch_size=size)
@@ -88,7 +95,7 @@ def test_a_mixed_loop_guides_as_the_formula_says(interval, channels, recipe, wea
         expected = bound.sampler.sample(by_hand, streams.noise(), streams.noise)
     assert ran == calls
     assert torch.allclose(samples, expected, atol=1e-4) and not torch.allclose(samples, expected.flip(0), atol=1e-2)
-    plain, _ = executed(cell("5/5", recipe=recipe, **fields))
+    plain, _ = executed(cell("5/5", recipe=recipe, sampler=sampler, **fields))
     assert not torch.allclose(samples, plain, atol=1e-2), "the weak branch matters"
 
 
@@ -106,9 +113,11 @@ SIZES = [(2, 4), (2, 8), (4, 8)]
 @pytest.mark.parametrize("sizes", [*SIZES, (2, 3)], ids=str)
 @pytest.mark.parametrize("same_class", [True, False])
 @pytest.mark.parametrize("images", [1, 3, 8])
-def test_all_layouts_give_the_same(images, same_class, sizes):
-    model = lively(input_size=16 if sizes[1] != 3 else 12, patch_sizes=[2, *{*sizes} - {2}], size_norm=True)
-    plan, (x, t, y, other) = StepPlan(5.0, patch=sizes[0], guide=sizes[1]), inputs(images)
+@both_backbones
+def test_all_layouts_give_the_same(backbone, images, same_class, sizes):
+    side = 16 if sizes[1] != 3 else 12
+    model = lively(backbone, input_size=side, patch_sizes=[2, *{*sizes} - {2}], size_norm=True)
+    plan, (x, t, y, other) = StepPlan(5.0, patch=sizes[0], guide=sizes[1]), inputs(images, backbone)
     x = x[..., : model.input_size, : model.input_size]
     other = y if same_class else other
     expected = model(x, t, y, patch_size=sizes[0]), model(x, t, other, patch_size=sizes[1])
@@ -156,8 +165,9 @@ def token_work(layout: str, images: int, long: int = 64, short: int = 16) -> tup
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("same_class", [True, False])
 @pytest.mark.parametrize("images", [1, 3, 8])
-def test_a_layout_is_counted_as_it_ran(monkeypatch, images, same_class, layout):
-    model, ledger, given = lively(), WorkLedger(), inputs(images)
+@both_backbones
+def test_a_layout_is_counted_as_it_ran(monkeypatch, backbone, images, same_class, layout):
+    model, ledger, given = lively(backbone), WorkLedger(), inputs(images, backbone)
     x, t, y, other = given
     with torch.no_grad():
         run_pair(model, x, t, y, y if same_class else other, MIXED, layout, ledger)
@@ -243,12 +253,13 @@ def test_the_clock_decides_nothing_about_samples():
     assert all(layout is None for _, _, layout, _ in ran) and len(ran) == 10
 
 
+@both_backbones
 @pytest.mark.parametrize("layout", ["padded", "joined", "packed"])
-def test_a_layout_first_used_in_inference_mode_still_differentiates(layout):
-    model = lively()
+def test_a_layout_first_used_in_inference_mode_still_differentiates(layout, backbone):
+    model = lively(backbone)
     packing.arrange.cache_clear()
     x = torch.randn(6, model.in_channels, model.input_size, model.input_size)
-    t, y = torch.full((6,), 7), torch.arange(6)
+    t, y = torch.full((6,), told(backbone, 7)), torch.arange(6)
     with torch.inference_mode():
         run_pair(model, x, t, y, y, StepPlan(7.0, patch=2, guide=4), layout)
     fine, coarse = run_pair(model, x.requires_grad_(), t, y, y, StepPlan(7.0, patch=2, guide=4), layout)

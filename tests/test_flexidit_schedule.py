@@ -14,6 +14,7 @@ from harness.measure.count_cell import measure_flops
 from harness.measure.flops import WorkCounter
 from harness.sample.generate import bind, checkpoint_problem
 from harness.store.records import CellSpec
+from methods.diffusion.flow import Euler, Heun
 from methods.diffusion.guidance import combine
 from methods.errors import ConfigError
 from methods.flexidit.schedule import Schedule
@@ -153,6 +154,46 @@ def test_where_all_sizes_predict_the_same_a_schedule_changes_nothing(sampler):
     assert torch.equal(*samples)
 
 
+# Flows: a step of several evaluations, and times that are not known ahead
+
+WEAK_FIRST = {"fractions": {4: 0.4, 2: 0.6}}
+
+
+def flexisit(schedule: Any):
+    return methods.build("flexisit", **SMALL, patch_sizes=[2, 4, 8], schedule=schedule)
+
+
+@pytest.mark.parametrize("schedule", [
+    WEAK_FIRST, {**WEAK_FIRST, "order": "interleaved"}, {"steps": {4: 3, 2: 7}}, 0.6,
+    {"fractions": {2: 1}, "guidance": {"fractions": {4: 0.7, 2: 0.3}}},
+], ids=str)  # fmt: skip
+def test_all_evaluations_of_a_step_have_its_sizes(schedule):
+    model, expected = flexisit(schedule), resolved(schedule, 10)
+    euler, heun = Euler(10).plans(model), Heun(10).plans(model)
+    sizes = [(plan.patch, plan.guide or plan.patch) for plan in euler]
+    assert sizes == [*zip(expected.patch, expected.guide, strict=True)]
+    assert len({plan.key for plan in euler}) > 1, "sizes change on the way"
+    assert [plan.timestep for plan in heun] == [t / 10 for k in range(10) for t in (k, k + 1)]
+    assert [plan.key for plan in heun[::2]] == [plan.key for plan in heun[1::2]] == [plan.key for plan in euler]
+
+
+@pytest.mark.parametrize("order", ["weak-first", "weak-last"])
+def test_by_itself_a_time_has_the_size_that_a_fine_grid_gives_it(order):
+    model = flexisit({**WEAK_FIRST, "order": order})
+    for t in (0.0, 0.2, 0.399, 0.401, 0.599, 0.601, 0.9, 1.0, 1.05):
+        weak = t < 0.4 if order == "weak-first" else t > 0.6
+        assert model.plan_at(t).patch == (4 if weak else 2), t
+    for plan in Euler(1000).plans(model)[::7]:
+        middle = plan.timestep + 0.0005  # on the edge of two steps rounding decides
+        assert model.plan_at(middle).key == plan.key and model.plan_at(middle).timestep == middle
+
+
+def test_by_itself_a_time_has_the_guidance_branch_s_size_too():
+    model = flexisit({"fractions": {4: 0.3, 2: 0.7}, "guidance": {"fractions": {4: 0.8, 2: 0.2}}})
+    plans = [model.plan_at(t) for t in (0.1, 0.5, 0.9)]
+    assert [(plan.patch, plan.guide) for plan in plans] == [(4, None), (2, 4), (2, None)]
+
+
 # Compute
 
 
@@ -160,13 +201,16 @@ def closed_formula(config, size: int) -> int:
     """Of one sequence, without layer norms."""
     d, n, side = config.hidden_size, (config.input_size // size) ** 2, config.input_size
     block = 12 * n * d * d + 2 * n * n * d + 6 * d * d
-    return config.depth * block + side * side * (config.in_channels + config.out_channels) * d + 3 * d * d + 256 * d
+    return config.depth * block + side * side * (config.in_channels + config.head_channels) * d + 3 * d * d + 256 * d
 
 
-@pytest.mark.parametrize(("name", "side"), [("s", 32), ("b", 32), ("xl", 32), ("xl", 64)])
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("flexidit-s-2", 32), ("flexisit-s-2", 32), ("flexidit-b-2", 32), ("flexidit-xl-2", 32), ("flexidit-xl-2", 64)],
+)
 def test_every_size_costs_what_the_closed_formula_says(name, side):
     with torch.device("meta"):
-        model = methods.build(f"flexidit-{name}-2", input_size=side, patch_sizes=[2, 4, 8])
+        model = methods.build(name, input_size=side, patch_sizes=[2, 4, 8])
     counter, c = WorkCounter(model), model.config
     for size in (2, 4, 8):
         counted = counter.call(StepPlan(0.0, patch=size))
@@ -244,7 +288,8 @@ def test_an_impossible_schedule_is_refused_in_one_line_that_says_what_would_work
     ({"layout": "packed", "recipe": "lora"}, ["packed", "lora", "auto"]),
     ({"underlying_size": 1}, ["underlying_size 1", "patch_size 2"]),
     ({"underlying_size": "4"}, ["underlying_size", "whole number"]),
-    ({"lora_rank": 0}, ["lora_rank", "at least 1"]),
+    ({"recipe": "lora", "adapter": {"rank": 0}}, ["adapter: rank", "at least 1"]),
+    ({"layout": "joined", "adapter": {"experts": 2, "folded": False}}, ["joined", "timestep", "auto"]),
     ({"patchsizes": [2, 4]}, ["did you mean 'patch_sizes'"]),
 ], ids=str)  # fmt: skip
 def test_an_impossible_config_is_refused_in_one_line_that_says_what_would_work(config, words):

@@ -1,4 +1,7 @@
-"""Training at many patch sizes: every size is drawn and reached, the teacher stays, and the sizes come together."""
+"""Training at many patch sizes: every size is drawn and reached, the teacher stays, and the sizes come together.
+
+What concerns the model's process runs on both backbones, so that a FlexiSiT is held to what a FlexiDiT is.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
+from test_dydit import both_backbones
 from test_flexidit import enlivened
 from torch import Tensor
 
@@ -21,7 +25,7 @@ from methods.training.run import run_recipe
 from methods.weights import read_state, save_state
 
 DISTILLING: dict[str, Any] = {"objective": "distillation", "probabilities": {4: 1.0}}
-LORA: dict[str, Any] = {"config": {"recipe": "lora", "lora_rank": 4}}
+LORA: dict[str, Any] = {"config": {"recipe": "lora", "adapter": {"rank": 4}}}
 MATCHING: dict[str, Any] = {"every": 3, "weight": 0.5, "batch": 8, "grid": 50}
 
 
@@ -31,9 +35,10 @@ def recipe(flexible: dict[str, Any] | None = None, **fields: Any) -> Recipe:
     return Recipe.model_validate({**given, "optimizer": optimizer, "flexible": flexible or {}, **fields})
 
 
-def in_training(**config: Any):
+def in_training(backbone: str = "dit", **config: Any):
     torch.manual_seed(0)
-    return methods.convert(enlivened(methods.build("dit-testing")), "flexidit-testing", **config).train()
+    static = enlivened(methods.build(f"{backbone}-testing"))
+    return methods.convert(static, f"flexi{backbone}-testing", **config).train()
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -79,9 +84,10 @@ def test_distillation_draws_new_sizes_alone_and_asks_the_base_at_every_step():
     assert set(drawn) == {4, 8} and 15 < drawn.count(4) < 45 and teacher == [None] * 60
 
 
+@both_backbones
 @pytest.mark.parametrize("size", [2, 4, 8])
-def test_every_size_reaches_the_stored_kernels_and_what_is_its_own(size):
-    model = in_training(patch_sizes=[2, 4, 8], size_norm=True)
+def test_every_size_reaches_the_stored_kernels_and_what_is_its_own(size, backbone):
+    model = in_training(backbone, patch_sizes=[2, 4, 8], size_norm=True)
     flexible_denoising(digits(), recipe({"probabilities": {size: 1.0}}))(model, generator(), 0).backward()
     ends = (f"{end}.{kind}" for end in ("x_embedder.proj", "final_layer.linear") for kind in ("weight", "bias"))
     for name in (*ends, "blocks.1.mlp.fc2.weight", f"size_embed.{size}"):
@@ -95,12 +101,14 @@ def test_every_size_reaches_the_stored_kernels_and_what_is_its_own(size):
 
 
 PROBE = (torch.randn(64, 1, 8, 8, generator=generator(5)), torch.linspace(0, 999, 64).long(), torch.arange(64) % 11)
+PROBES = {"dit": PROBE, "sit": (PROBE[0], torch.linspace(1, 0, 64), PROBE[2])}
 
 
 @torch.no_grad()
 def distance(model) -> float:
     """Mean squared difference of the sizes' predictions, on images that do not change."""
-    return (model(*PROBE, patch_size=4) - model(*PROBE)).square().mean().item()
+    probe = PROBES["dit" if model.config.flow is None else "sit"]
+    return (model(*probe, patch_size=4) - model(*probe)).square().mean().item()
 
 
 def train_on(model, loss_of, steps: int, rate: float) -> list[float]:
@@ -115,8 +123,10 @@ def train_on(model, loss_of, steps: int, rate: float) -> list[float]:
     return losses
 
 
-def test_distillation_moves_the_weak_prediction_towards_the_base_which_stays():
-    base, model = enlivened(methods.build("dit-testing")), in_training(recipe="lora", lora_rank=8)
+@both_backbones
+def test_distillation_moves_the_weak_prediction_towards_the_base_which_stays(backbone):
+    base = enlivened(methods.build(f"{backbone}-testing"))
+    model = in_training(backbone, recipe="lora", adapter={"rank": 8})
     before, loss = distance(model), flexible_denoising(digits(), recipe(DISTILLING, batch=32))
     losses = train_on(model, lambda step: loss(model, step_generator(0, step), step), 60, 1e-2)
     assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
@@ -132,8 +142,8 @@ def test_a_distilled_model_is_its_base_at_the_pretrained_size_to_the_bit(tmp_pat
     static = methods.load_weights(methods.build("dit-testing"), base)
     fresh = methods.convert(static, "flexidit-testing", **LORA["config"])
     for merged in (True, False):
-        model = methods.build("flexidit-testing", **LORA["config"], lora_merged=merged)
-        methods.load_weights(model, done.path)
+        model = methods.build("flexidit-testing", recipe="lora", adapter={"rank": 4, "folded": merged})
+        methods.load_weights(model, done.path, base)
         assert not torch.allclose(model(*PROBE, patch_size=4), fresh(*PROBE, patch_size=4), atol=1e-4), "trained"
         assert torch.equal(model(*PROBE), static(*PROBE)), "also after another size was merged"
     torch.manual_seed(0)
@@ -168,9 +178,10 @@ def test_the_discrepancy_is_zero_in_the_mean_for_equals_and_grows_with_a_shift()
     assert 0.1 < found(0.5).mean() < found(1.0).mean() and found(0.0, 2.0).mean() > 0.1
 
 
-def test_chains_run_weak_then_powerful_steps_of_the_grid_more_often_near_its_clean_end():
+@both_backbones
+def test_chains_run_weak_then_powerful_steps_of_the_grid_more_often_near_its_clean_end(backbone):
     model, chosen = (
-        in_training(patch_sizes=[2, 4, 8]),
+        in_training(backbone, patch_sizes=[2, 4, 8]),
         MatchingRecipe(grid=101, weak_steps=2, powerful_steps=1, batch=2),
     )
     seen, drawn, last = calls_of(model), generator(), []
@@ -178,7 +189,8 @@ def test_chains_run_weak_then_powerful_steps_of_the_grid_more_often_near_its_cle
         for _ in range(150):
             seen.clear()
             matching_loss(model, digits(), chosen, drawn)
-            sizes, times = [size for size, _ in seen], [float(t[0]) for _, t in seen]
+            sizes = [size for size, _ in seen]
+            times = [999 * model.process.noisiness(float(t[0])) for _, t in seen]
             assert sizes in ([4, 4, 2], [8, 8, 2])
             assert times == pytest.approx([times[2] + 20, times[2] + 10, times[2]], abs=1.01), "neighbours on the grid"
             last.append((sizes[0], times[2] / 10))
@@ -187,9 +199,10 @@ def test_chains_run_weak_then_powerful_steps_of_the_grid_more_often_near_its_cle
     assert places.min() < 2 and places.max() > 85 and 0.2 < places.mean() / 98 < 0.42, "a third, not a half"
 
 
+@both_backbones
 @pytest.mark.parametrize("recipe_name", ["shared", "lora"])
-def test_matching_reaches_the_weak_path_through_powerful_steps(recipe_name):
-    model = in_training(recipe=recipe_name, lora_rank=4)
+def test_matching_reaches_the_weak_path_through_powerful_steps(recipe_name, backbone):
+    model = in_training(backbone, recipe=recipe_name)
     matching_loss(model, digits(), MatchingRecipe(batch=8, powerful_steps=2), generator()).backward()
     assert model.size_embed["4"].grad.abs().max() > 0
     kernel = model.new_sizes["4"].x_embedder.proj if recipe_name == "lora" else model.x_embedder.proj
@@ -197,8 +210,9 @@ def test_matching_reaches_the_weak_path_through_powerful_steps(recipe_name):
     assert (model.blocks[0].mlp.fc1.weight.grad is None) == (recipe_name == "lora")
 
 
-def test_training_on_matching_alone_reduces_it():
-    model, chosen = in_training(), MatchingRecipe(weak_steps=3, powerful_steps=1, batch=32, grid=20)
+@both_backbones
+def test_training_on_matching_alone_reduces_it(backbone):
+    model, chosen = in_training(backbone), MatchingRecipe(weak_steps=3, powerful_steps=1, batch=32, grid=20)
 
     def found() -> float:
         with torch.no_grad():
@@ -229,19 +243,20 @@ def test_a_chain_longer_than_its_grid_is_refused():
 # Whole runs
 
 
-def static_checkpoint(folder: Path) -> Path:
+def static_checkpoint(folder: Path, backbone: str = "dit") -> Path:
     path = folder / "static.safetensors"
-    save_state(path, enlivened(methods.build("dit-testing")).state_dict(), {})
+    save_state(path, enlivened(methods.build(f"{backbone}-testing")).state_dict(), {})
     return path
 
 
-def test_a_run_starts_from_its_base(tmp_path):
-    base = static_checkpoint(tmp_path)
-    still = recipe(base="static", ema=0.0, steps=1, optimizer={"rate": 1e-9})
+@both_backbones
+def test_a_run_starts_from_its_base(tmp_path, backbone):
+    base = static_checkpoint(tmp_path, backbone)
+    still = recipe(base="static", method=f"flexi{backbone}-testing", ema=0.0, steps=1, optimizer={"rate": 1e-9})
     done = run_recipe(still, tmp_path / "run", base, progress=False)
-    model = methods.load_weights(methods.build("flexidit-testing"), done.path)
-    static = methods.load_weights(methods.build("dit-testing"), base)
-    assert torch.allclose(model(*PROBE), static(*PROBE), atol=1e-5)
+    model = methods.load_weights(methods.build(f"flexi{backbone}-testing"), done.path)
+    static = methods.load_weights(methods.build(f"{backbone}-testing"), base)
+    assert torch.allclose(model(*PROBES[backbone]), static(*PROBES[backbone]), atol=1e-5)
 
 
 @pytest.mark.parametrize("fields", [{"flexible": {"matching": MATCHING}}, {"flexible": DISTILLING, **LORA}], ids=str)

@@ -27,7 +27,7 @@ MACS = {
 def counted(name: str, **config: int):
     with torch.device("meta"):
         model = methods.build(name, **config)
-    return count_steps(model, [999, 500, 0], GuidanceRule()), model.config
+    return count_steps(model, model.plan([999, 500, 0]), GuidanceRule()), model.config
 
 
 def closed_formula(c: DiTConfig) -> int:
@@ -91,7 +91,7 @@ def test_what_a_sampling_loop_executed_equals_what_its_plan_promised(rule):
     denoise = GuidedDenoiser(model, labels, model.plan(sampler.timesteps), rule, ledger)
     with torch.no_grad():
         sampler.sample(denoise, torch.randn(3, 1, 8, 8), lambda: torch.zeros(3, 1, 8, 8))
-    promised = count_steps(model, sampler.timesteps, rule)
+    promised = count_steps(model, sampler.plans(model), rule)
     executed = WorkCounter(model).ledger(ledger.entries).total() / 3 / 1e9
     assert executed == pytest.approx(promised.gmacs_image, rel=1e-12)
     guided = sum(rule.guides(t) for t in sampler.timesteps)

@@ -11,6 +11,7 @@ from torch import nn
 import methods
 from harness.measure.flops import WorkCounter, count_module
 from methods.errors import CheckpointError
+from methods.lora.config import AdapterConfig
 from methods.lora.lora import LoraFactors, LoraLinear, Switch, add_lora
 from methods.prepared import PreparedWeights
 from methods.protocols import StepPlan
@@ -29,13 +30,20 @@ class Net(nn.Module):
         return self.proj(self.inner["fc10"](self.inner["fc1"](x)).relu())
 
 
+def lora(targets: tuple[str, ...], rank: int, **options: Any) -> AdapterConfig:
+    """A config for layers that are not a transformer's."""
+    config = AdapterConfig(rank=rank, **options)
+    object.__setattr__(config, "targets", targets)
+    return config
+
+
 def adapted(switch: Switch | None = None, targets=("inner.fc1", "proj"), random: bool = True, **options: Any):
     """A net with updates 'a' and 'b' on two of its layers, and the same net without."""
     torch.manual_seed(0)
     base, net = Net().eval(), Net().eval()
     net.load_state_dict(base.state_dict())
     switch = switch or Switch()
-    layers = add_lora(net, targets, ("a", "b"), options.pop("rank", 3), switch, **options)
+    layers = add_lora(net, lora(targets, options.pop("rank", 3), **options), ("a", "b"), switch)
     if random:
         with torch.no_grad():
             for name, parameter in net.named_parameters():
@@ -94,7 +102,7 @@ def test_merged_equals_beside():
 def test_merging_happens_once_and_again_when_the_weights_change(monkeypatch):
     _, net, switch, layers = adapted()
     made, real = [], LoraFactors.update
-    monkeypatch.setattr(LoraFactors, "update", lambda self: made.append(self) or real(self))
+    monkeypatch.setattr(LoraFactors, "update", lambda self, switch: made.append(self) or real(self, switch))
 
     def merges() -> int:
         made.clear()
@@ -144,7 +152,7 @@ def test_a_target_that_no_linear_layer_has_is_an_error(target):
 @pytest.mark.parametrize("merged", [True, False])
 def test_updates_take_the_number_type_of_their_layer(merged):
     net, switch = Net().double().eval(), Switch(merged)
-    add_lora(net, ("proj",), ("a",), 2, switch)
+    add_lora(net, lora(("proj",), 2), ("a",), switch)
     switch.active = "a"
     assert net(X.double()).dtype == torch.float64
     assert {p.dtype for p in net.parameters()} == {torch.float64}
@@ -206,7 +214,7 @@ def test_each_new_size_of_a_flexidit_has_its_own_update():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("config", [{}, {"recipe": "lora"}, {"recipe": "lora", "lora_merged": False}], ids=str)
+@pytest.mark.parametrize("config", [{}, {"recipe": "lora"}, {"recipe": "lora", "adapter": {"folded": False}}], ids=str)
 def test_a_conversion_keeps_the_number_type_at_every_size(config):
     base = enlivened(methods.build("dit-testing")).bfloat16()
     model = methods.convert(base, "flexidit-testing", size_norm=True, **config)
@@ -217,7 +225,7 @@ def test_a_conversion_keeps_the_number_type_at_every_size(config):
 
 @torch.no_grad()
 def test_a_flexidit_s_merged_and_unmerged_updates_agree_through_a_file(tmp_path):
-    models = [lively(recipe="lora"), lively(recipe="lora", lora_merged=False)]
+    models = [lively(recipe="lora"), lively(recipe="lora", adapter={"folded": False})]
     methods.weights.save_state(tmp_path / "w.safetensors", models[0].state_dict(), {})
     fresh = methods.build("flexidit", **{name: getattr(models[0].config, name) for name in STATIC},
                           patch_sizes=[2, 4, 8], recipe="lora")  # fmt: skip
@@ -227,7 +235,7 @@ def test_a_flexidit_s_merged_and_unmerged_updates_agree_through_a_file(tmp_path)
         agree(others[0], first, 1e-5)
         assert torch.equal(others[1], first)
     with pytest.raises(CheckpointError, match=r"adapters|new_sizes|have another shape"):
-        methods.load_weights(lively(recipe="lora", lora_rank=4), tmp_path / "w.safetensors")
+        methods.load_weights(lively(recipe="lora", adapter={"rank": 4}), tmp_path / "w.safetensors")
 
 
 def test_a_flexidit_without_weights_has_a_base_that_works():
@@ -246,6 +254,6 @@ def test_size_norms_and_unmerged_updates_cost_what_they_execute():
 
     n, d, depth, r = 64, 384, 12, 32
     assert counted(4, size_norm=True)["layer_norm"] - counted(4)["layer_norm"] == 5 * n * d  # affine
-    assert counted(2, size_norm=True) == counted(2) == counted(2, recipe="lora", lora_merged=False)
+    assert counted(2, size_norm=True) == counted(2) == counted(2, recipe="lora", adapter={"folded": False})
     assert counted(4, recipe="lora") == counted(4), "merged updates are free"
-    assert counted(4, recipe="lora", lora_merged=False).total() - counted(4).total() == depth * n * r * d * 16
+    assert counted(4, recipe="lora", adapter={"folded": False}).total() - counted(4).total() == depth * n * r * d * 16

@@ -56,7 +56,7 @@ GUIDED = CellSpec(
     cost_only=False,
 )
 
-TIMED = {"latency", "kernels", "memory"}
+TIMED = {"latency", "kernels", "memory", "training"}
 COUNTED = TIMED | {"flops"}
 DRAWN = {"agreement", "quality", "paired", "samples"}
 ALL = COUNTED | DRAWN
@@ -139,11 +139,11 @@ def test_being_guided_counts_for_work_and_interval_and_channels_only_when_guided
     assert identities(unguided) == identities(plain)
 
 
-def test_only_latency_and_pairs_depend_on_the_baseline_and_not_on_its_name() -> None:
+def test_only_what_is_timed_in_turns_and_pairs_depend_on_the_baseline_and_not_on_its_name() -> None:
     slower = GUIDED.model_copy(update={"steps": 99})
     renamed = GUIDED.model_copy(update={"cell": "other"})
-    assert changed(identities(GUIDED), identities(GUIDED, baseline=slower)) == {"latency", "paired"}
-    assert changed(identities(GUIDED, baseline=None), identities(GUIDED)) == {"latency"}
+    assert changed(identities(GUIDED), identities(GUIDED, baseline=slower)) == {"latency", "training", "paired"}
+    assert changed(identities(GUIDED, baseline=None), identities(GUIDED)) == {"latency", "training"}
     with pytest.raises(ValueError, match="baseline"):
         measurement_identity("paired", GUIDED, OPTIONS["paired"], fingerprint=FINGERPRINT)
     assert identities(GUIDED) == identities(GUIDED, baseline=renamed)
@@ -435,7 +435,7 @@ def test_quick_compares_samplers_and_dynamic_methods_on_trained_weights(suite_fi
     plan = make_plan(load_suite("quick"))
     assert len(plan.cells) >= 8
     assert plan.baseline is not None and plan.baseline.cell == "ddpm-50"
-    everywhere = set(MEASUREMENTS) - {"agreement"}
+    everywhere = set(MEASUREMENTS) - {"agreement", "training"}
     specs = {cell.spec.cell: cell.spec for cell in plan.cells}
     ablation, untimed = specs["flexidit-0.64-weak-last"], ("flexidit-0.64-weak-last", "flexidit-0.75", "flexidit-0.4")
     whole = [spec for name, spec in specs.items() if name not in untimed]

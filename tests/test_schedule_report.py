@@ -42,7 +42,7 @@ CELLS_CSV = (
     "recall,protocol,status,accuracy,image_ms,image_ms_low,image_ms_high,speedup_low,speedup_high,peak_mib,"
     "on_front_gmacs,on_front_time,cost_only,imposed_activity,reason,front_probability_gmacs,front_probability_time,"
     "frechet_infinity,sfid,inception_score,rbf_mmd,density,coverage,frechet_infinity_low,frechet_infinity_high,"
-    "psnr,ssim,lpips,latent_error"
+    "psnr,ssim,lpips,latent_error,evaluations,trainable,training_peak_mib,training_image_ms,training_ratio"
 )
 
 

@@ -9,11 +9,16 @@ import yaml
 from commands import ditbench
 
 import methods
+from methods.diffusion.process import process_of
+from methods.dydit.loss import active_share, flops_loss
 from methods.errors import CheckpointError
 from methods.training.data.digits import digits
+from methods.training.flexible import flexible_denoising
 from methods.training.loop import learning_rate, step_generator, train
-from methods.training.objectives import denoising
+from methods.training.objectives import denoising, dynamic_denoising
 from methods.training.recipe import OptimizerRecipe, Recipe
+from methods.training.run import run_recipe
+from methods.weights import randomise, read_state
 
 
 def recipe(**fields: object) -> Recipe:
@@ -88,7 +93,7 @@ def test_dropped_labels_reach_the_model_as_the_null_class():
     chosen, given = recipe(label_dropout=0.5, batch=400), []
 
     class Spy(torch.nn.Module):
-        num_classes = 10
+        num_classes, process = 10, process_of(None)
 
         def forward(self, x, t, y):
             given.append(y)
@@ -96,6 +101,71 @@ def test_dropped_labels_reach_the_model_as_the_null_class():
 
     denoising(digits(), chosen)(Spy(), step_generator(0, 0), 0)
     assert 0.4 < (given[0] == 10).float().mean() < 0.6
+
+
+OBJECTIVES = {
+    "sit-testing": (denoising, {}),
+    "dysit-testing": (dynamic_denoising, {"dynamic": {"target": 0.5, "hold": 0, "ramp": 0, "router_bias": 1.0}}),
+    "flexisit-testing": (flexible_denoising, {"flexible": {"probabilities": {2: 0.5, 4: 0.5}}}),
+}
+
+
+class OneImage:
+    """A data set that leaves nothing to chance but times, noise and dropped labels."""
+
+    image = torch.linspace(-1, 1, 64).view(1, 8, 8)
+
+    def __len__(self) -> int:
+        return 1
+
+    def batch(self, rows):
+        return self.image.expand(len(rows), 1, 8, 8), torch.full((len(rows),), 3)
+
+
+@pytest.mark.parametrize("method", OBJECTIVES)
+def test_the_loss_of_a_flow_is_the_squared_error_of_the_velocity(method):
+    """By hand from what the model was given: noise = (x_t − t·x₀)/(1 − t), velocity = x₀ − noise."""
+    objective, section = OBJECTIVES[method]
+    model = methods.build(method).train()
+    randomise(model, 0)
+    called = "masked" if method == "dysit-testing" else "forward"
+    real, calls = getattr(model, called), []
+
+    def spy(x, t, y, **named):
+        calls.append((x, t, y, real(x, t, y, **named)))
+        return calls[-1][-1]
+
+    setattr(model, called, spy)
+    loss = objective(OneImage(), recipe(method=method, label_dropout=0.5, batch=64, **section))
+    found = loss(model, step_generator(0, 1), 1)
+    ((x, t, y, answer),) = calls
+    assert t.shape == (64,) and t.min() >= 0 and t.max() < 1 and t.max() - t.min() > 0.8
+    assert set(y.tolist()) == {3, 10}
+    noise = ((x.double() - t.double().view(-1, 1, 1, 1) * OneImage.image) / (1 - t.double().view(-1, 1, 1, 1))).float()
+    assert abs(noise.mean()) < 0.1 and noise.std() == pytest.approx(1, abs=0.05)
+    out, extra = answer, 0.0
+    if method == "dysit-testing":
+        out, extra = answer.out, flops_loss(active_share(answer.masks, model.config.block_cost), 0.5)
+        extra = 2 * extra.item()
+        assert extra > 1e-3, "routers are trained too"
+    assert out.shape == x.shape
+    expected = (out - (OneImage.image - noise)).square().mean().item()
+    assert found.item() == pytest.approx(expected + extra, rel=1e-4)
+
+
+@pytest.mark.parametrize("method", OBJECTIVES)
+def test_a_recipe_of_a_flow_trains_to_a_checkpoint_that_loads(tmp_path, method):
+    section = OBJECTIVES[method][1]
+    runs = [
+        run_recipe(recipe(method=method, steps=2, checkpoint_every=1, ema=0.0, seed=seed, **section), tmp_path / name)
+        for seed, name in ((0, "a"), (0, "b"), (1, "c"))
+    ]
+    assert runs[0].sha256 == runs[1].sha256 != runs[2].sha256
+    model = methods.load_weights(methods.build(method), runs[0].path)
+    assert model.weights_sha256 == runs[0].sha256 and model.process.predicts == "velocity"
+    torch.manual_seed(0)
+    start, trained = methods.build(method).state_dict(), read_state(runs[0].path)
+    assert any(not torch.equal(value, start[name]) for name, value in trained.items() if name.startswith("blocks."))
 
 
 def test_rates_warm_up_and_fall_as_a_cosine():

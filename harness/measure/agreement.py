@@ -1,7 +1,8 @@
 """How far the coarser patch sizes of a flexible model are from its pre-trained one, step by step.
 
-Every size predicts the noise in the same x_t, those of the cell's own sampling loop, for the same classes and without
-guidance. The difference is the mean over elements of |ε_size − ε_pre-trained|, where ε has unit variance.
+Every size predicts in the same x_t, those of the cell's own sampling loop, for the same classes and without guidance.
+The difference is the mean over elements of |prediction_size − prediction_pre-trained|, of the noise, which has unit
+variance, or of a flow's velocity.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from harness.sample.generate import DTYPES, BoundCell
 from harness.stats.intervals import mean_interval
 from harness.store.records import Quantity
 from harness.suite.schema import AgreementOptions
-from methods.diffusion.sampler import split_output
+from methods.diffusion.output import split_output
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,19 @@ def measure_agreement(cell: BoundCell, options: AgreementOptions) -> AgreementRe
     dtype = DTYPES[cell.spec.dtype]
     found: dict[int, list[Tensor]] = {size: [] for size in others}
 
-    def denoise(x: Tensor, step: int) -> Tensor:
+    def denoise(x: Tensor, step: int, t: float | None = None) -> Tensor:
+        answer = denoiser(x.to(dtype), step, t).float()
         plan = denoiser.plans[step]
-        t = torch.full((x.shape[0],), plan.timestep, device=x.device)
+        times = torch.full((x.shape[0],), plan.timestep, device=x.device)
 
-        def noise(size: int) -> Tensor:
+        def predicted(size: int) -> Tensor:
             at = replace(plan, patch=size, guide=None)
-            return split_output(cell.model(x.to(dtype), t, streams.labels, plan=at), x.shape[1])[0].float()
+            return split_output(cell.model(x.to(dtype), times, streams.labels, plan=at), x.shape[1])[0].float()
 
-        reference = noise(full)
+        reference = predicted(full)
         for size in others:
-            found[size].append((noise(size) - reference).abs().flatten(1).mean(1).cpu())
-        return denoiser(x.to(dtype), step).float()
+            found[size].append((predicted(size) - reference).abs().flatten(1).mean(1).cpu())
+        return answer
 
     with torch.inference_mode():
         cell.sampler.sample(denoise, streams.noise(), streams.noise)
@@ -59,7 +61,7 @@ def measure_agreement(cell: BoundCell, options: AgreementOptions) -> AgreementRe
             )
         },
         {
-            "timesteps": list(cell.sampler.timesteps),
+            "timesteps": [plan.timestep for plan in denoiser.plans],
             "powerful": full,
             "samples": options.samples,
             "sizes": {str(size): _by_step(each) for size, each in differences.items()},

@@ -50,13 +50,13 @@ def measure_latency(
         interleave(calls, warm, device, options)
         series[level] = warm
     values = _values(cell, baseline, options, series)
-    values["prepare_ms"] = _preparation(cell)
+    values["prepare_ms"] = _preparation(cell, batch)
     return LatencyResult(values, _detail(cell, baseline, options, series, load_ms, around))
 
 
-def _preparation(cell: BoundCell) -> Quantity:
+def _preparation(cell: BoundCell, batch: int) -> Quantity:
     """Planning and slicing for the cell's whole grid: what the "step" level leaves out and "sample" holds."""
-    call = prepare_call(cell)
+    call = prepare_call(cell, batch)
     spent = summary([timed(call, index, cell.spec.device).wall_ms for index in range(PREPARATIONS)])
     return Quantity(
         value=spent.median, unit="ms", low=spent.low, high=spent.high, interval=f"planned anew; {spent.interval}"
@@ -67,7 +67,7 @@ def _values(
     cell: BoundCell, baseline: BoundCell | None, options: LatencyOptions, series: dict[str, list[Series]]
 ) -> dict[str, Quantity]:
     values: dict[str, Quantity] = {}
-    steps = len(cell.sampler.timesteps)
+    steps = len(cell.times(options.batch))
     if "step" in series:
         values["latency_ms"] = _median(series["step"][0], "ms")
     if "sample" in series:
@@ -90,7 +90,7 @@ def _values(
         level = "sample" if "sample" in series else "step"
         ratio = paired_ratio_interval(series[level][1].wall(), series[level][0].wall())
         # a speed-up is always for an image: where only steps were timed, their numbers count too
-        factor = 1.0 if level == "sample" else len(baseline.sampler.timesteps) / steps
+        factor = 1.0 if level == "sample" else len(baseline.times(options.batch)) / steps
         how = ratio.method if level == "sample" else f"{ratio.method}; a step's ratio times the ratio of steps"
         values["speedup"] = _scaled(_quantity(ratio, "1"), factor, "1", how)
     return values
@@ -133,7 +133,7 @@ def _detail(
 
 
 def _level(series: Series, cell: BoundCell, batch: int) -> dict[str, Any]:
-    guided = any(cell.rule.guides(t) for t in cell.sampler.timesteps)
+    guided = any(cell.rule.guides(t) for t in cell.times(batch))
     summary = asdict(series.summary())
     renamed = {(name if name in ("n", "interval") else f"{name}_ms"): value for name, value in summary.items()}
     return {

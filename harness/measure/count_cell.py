@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 import methods
-from harness.measure.flops import FlopsResult, Step, count_steps, sum_up
+from harness.measure.flops import FlopsResult, Step, count_steps, schedule_of, sum_up
 from harness.quality.images.quantise import quantise
 from harness.sample.generate import BoundCell, bind, bind_sampler
 from harness.store.arrays import write_npz
@@ -28,17 +29,18 @@ def measure_flops(
     """Count a cell.
 
     On ``meta`` where weights do not matter or are random (routers are then open, or their verdicts imposed); with the
-    real weights where routers decide; on ``options.samples`` samples where they select tokens. Token maps of some go
-    to ``folder``. Raises what ``methods.build`` raises, and UncountedOperatorError.
+    real weights where routers decide; on ``options.samples`` samples where they select tokens, and where an adaptive
+    solver chooses its evaluations. Token maps of some go to ``folder``. Raises what ``methods.build`` raises, and
+    UncountedOperatorError.
     """
-    sampler, rule = bind_sampler(spec)
     with torch.device("meta"):
         model = cast(Denoiser, methods.build(spec.method, **spec.config))
-    if weights is None or not model.needs_weights:
-        return count_steps(model, sampler.timesteps, rule)
+    sampler, rule = bind_sampler(spec, model)
+    if not sampler.adaptive and (weights is None or not model.needs_weights):
+        return count_steps(model, sampler.plans(model), rule)
     cell = bind(spec, weights)
-    if not cell.model.selects_tokens:
-        return count_steps(cell.model, sampler.timesteps, rule)
+    if not sampler.adaptive and not cell.model.selects_tokens:
+        return count_steps(cell.model, sampler.plans(cell.model), rule)
     return _watched(cell, options or FlopsOptions(), folder)
 
 
@@ -47,20 +49,28 @@ def _watched(cell: BoundCell, options: FlopsOptions, folder: Path | None) -> Flo
 
     Token maps of a few samples at a few timesteps are written to ``folder``/token_maps.npz, if it is given.
     """
-    ledger = WorkLedger(keep_maps=True)
+    routed = cell.model.selects_tokens
+    ledger = WorkLedger(keep_maps=routed)
     samples, labels = cell.generate(range(options.samples), ledger)
-    steps = [_step(entry, options.samples) for entry in ledger.entries]
+    calls = [list(entries) for _, entries in groupby(ledger.entries, key=lambda entry: entry.evaluation)]
+    steps = [_step(entries, options.samples) for entries in calls]
     result = sum_up(cell.model, steps)
     extra: dict[str, Any] = {"probe": {"samples": options.samples}}
-    if folder is not None:
+    if cell.model.patch_sizes:
+        extra["schedule"] = schedule_of(cell.model, steps, result)
+    if routed and folder is not None:
         path = folder / "token_maps.npz"
         write_npz(path, **_maps(ledger.entries, samples.cpu().numpy(), labels.cpu().numpy()))
         extra["token_maps"] = f"samples/{folder.name}/{path.name}"
     return replace(result, extra=extra)
 
 
-def _step(entry: WorkEntry, images: int) -> Step:
-    assert entry.maps is not None
+def _step(entries: list[WorkEntry], images: int) -> Step:
+    """One evaluation: one call, or one for each branch where their patches differ."""
+    entry = entries[0]
+    if entry.maps is None:
+        plans = tuple(each.plan for each in entries for _ in range(each.rows // images))
+        return Step(entry.plan, plans)
     kept = entry.maps.sum(2).T.numpy()  # (rows, layers); guided calls hold all conditional rows, then all others
     rows = entry.rows // images
     return Step(entry.plan, (entry.plan,) * rows, kept.reshape(rows, images, -1).transpose(1, 0, 2))

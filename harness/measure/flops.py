@@ -32,9 +32,9 @@ _FREE = frozenset(
     abs add add_ addcmul arange cat chunk clamp clone constant_pad_nd contiguous copy_ cos detach div div_ dropout
     embedding exp expand expand_as flatten floor_divide full full_like gather gelu gt index index_add index_add_
     index_copy index_copy_ index_put_ index_select lerp log masked_fill mul mul_ narrow ne neg new_zeros nonzero
-    ones pad permute pow reciprocal relu repeat reshape rsqrt rsub scatter select sigmoid silu sin slice softplus
-    split split_with_sizes sqrt squeeze stack sub tanh to transpose type_as unbind unflatten unsqueeze view view_as
-    where zeros zeros_like
+    ones pad permute pow reciprocal relu repeat reshape rsqrt rsub scatter select sigmoid silu sin slice softmax
+    softplus split split_with_sizes sqrt squeeze stack sub tanh to transpose type_as unbind unflatten unsqueeze view
+    view_as where zeros zeros_like
     """.split()  # noqa: SIM905 (a hundred quoted lines would hide the code)
 )
 
@@ -198,14 +198,14 @@ class FlopsResult:
         }
 
 
-def count_steps(model: Denoiser, timesteps: Sequence[float], rule: GuidanceRule) -> FlopsResult:
-    """Count a whole sampling loop of ``model`` (real or on meta) over ``timesteps`` in sampling order, as planned."""
-    steps = [Step.planned(plan, rule.guides(plan.timestep)) for plan in model.plan(timesteps)]
+def count_steps(model: Denoiser, plans: Sequence[StepPlan], rule: GuidanceRule) -> FlopsResult:
+    """Count a whole sampling loop of ``model`` (real or on meta) by the plans of its evaluations, in order."""
+    steps = [Step.planned(plan, rule.guides(plan.timestep)) for plan in plans]
     result = sum_up(model, steps)
-    return replace(result, extra={"schedule": _schedule(model, steps, result)}) if model.patch_sizes else result
+    return replace(result, extra={"schedule": schedule_of(model, steps, result)}) if model.patch_sizes else result
 
 
-def _schedule(model: Denoiser, steps: Sequence[Step], result: FlopsResult) -> dict[str, Any]:
+def schedule_of(model: Denoiser, steps: Sequence[Step], result: FlopsResult) -> dict[str, Any]:
     """Patch sizes by step (``guide`` None: as the conditional branch), and compute as a share of the same loop at the
     pre-trained size: as counted, and by other conventions."""
     counter, full = WorkCounter(model), model.patch_sizes[0]

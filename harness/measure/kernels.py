@@ -162,7 +162,7 @@ def _result(
     def quantity(value: float, unit: str) -> Quantity:
         return Quantity(value=value, unit=unit, low=None, high=None, interval=reason)
 
-    guided = any(cell.rule.guides(t) for t in cell.sampler.timesteps)
+    guided = any(cell.rule.guides(t) for t in cell.times())
     return KernelsResult(
         values={
             "gap_share": quantity(gap, "1"),

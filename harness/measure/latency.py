@@ -83,11 +83,12 @@ def step_call(cell: BoundCell, batch: int) -> tuple[Call, Weights]:
 
     Where steps differ in their plan or guidance, a cycle has one of each kind, weighing as many steps as are like it;
     with more than 16 kinds, and where routers select tokens, it has evenly spread steps that weigh the same. Where
-    routers select tokens, each step gets the input that it has in a real sampling loop.
+    routers select tokens, each step gets the input that it has in a real sampling loop. An adaptive solver's steps are
+    those of one such loop.
     """
     cell.tune(batch)
     streams = cell.streams(range(batch))
-    denoiser = cell.denoiser(streams.labels, tuned=True)
+    denoiser = GuidedDenoiser(cell.model, streams.labels, cell.plans(batch), cell.rule, tuned=True)
     count, routed = len(denoiser.plans), cell.model.selects_tokens
     kinds: dict[tuple[StepPlan, bool], list[int]] = {}
     for step, plan in enumerate(denoiser.plans):
@@ -99,7 +100,7 @@ def step_call(cell: BoundCell, batch: int) -> tuple[Call, Weights]:
     else:
         steps = [alike[0] for alike in kinds.values()]
         weights = tuple(len(alike) / count for alike in kinds.values())
-    inputs = _trajectory(cell, denoiser, streams, steps) if routed else _inputs(cell, batch)
+    inputs = _trajectory(cell, streams, steps) if routed else _inputs(cell, batch)
 
     def call(index: int) -> Tensor:
         with torch.inference_mode():
@@ -114,13 +115,13 @@ def check_finite(output: Tensor) -> None:
         raise NotFiniteError("the denoiser's output holds NaN or infinity")
 
 
-def prepare_call(cell: BoundCell) -> Call:
+def prepare_call(cell: BoundCell, batch: int) -> Call:
     """Plan the whole grid and prepare what its plans need, from nothing: what the first image pays."""
 
     def call(index: int) -> None:
         cell.model.forget()
         with torch.inference_mode():
-            for plan in {plan.key: plan for plan in cell.model.plan(cell.sampler.timesteps)}.values():
+            for plan in {plan.key: plan for plan in cell.plans(batch)}.values():
                 cell.model.prepare(plan)
 
     return call
@@ -134,17 +135,12 @@ def sample_call(cell: BoundCell, batch: int) -> Call:
     cell.tune(batch)
     streams = cell.streams(range(batch))
     noises = [streams.noise() for _ in range(INPUTS)]
-    dtype, drawn = DTYPES[cell.spec.dtype], iter(range(10**18))
+    drawn = iter(range(10**18))
 
     def call(index: int) -> Tensor:
         cell.model.forget()
         denoiser = cell.denoiser(streams.labels, tuned=True)
-
-        def denoise(x: Tensor, step: int) -> Tensor:
-            return denoiser(x.to(dtype), step).float()
-
-        with torch.inference_mode():
-            return cell.sampler.sample(denoise, noises[index % INPUTS], lambda: noises[next(drawn) % INPUTS])
+        return cell.loop(denoiser, noises[index % INPUTS], lambda: noises[next(drawn) % INPUTS])
 
     return call
 
@@ -215,16 +211,14 @@ def _inputs(cell: BoundCell, batch: int) -> list[Tensor]:
     return [streams.noise().to(DTYPES[cell.spec.dtype]) for _ in range(INPUTS)]
 
 
-def _trajectory(cell: BoundCell, denoiser: GuidedDenoiser, streams: SampleStreams, steps: list[int]) -> list[Tensor]:
+def _trajectory(cell: BoundCell, streams: SampleStreams, steps: list[int]) -> list[Tensor]:
     """The denoiser's inputs at ``steps`` of one sampling loop."""
-    dtype, seen = DTYPES[cell.spec.dtype], dict[int, Tensor]()
+    seen: dict[int, Tensor] = {}
 
-    def denoise(x: Tensor, step: int) -> Tensor:
-        seen[step] = x.to(dtype)
-        return denoiser(seen[step], step).float()
+    def see(x: Tensor, step: int) -> None:
+        seen[step] = x
 
-    with torch.inference_mode():
-        cell.sampler.sample(denoise, streams.noise(), streams.noise)
+    cell.loop(cell.denoiser(streams.labels, tuned=True), streams.noise(), streams.noise, see)
     return [seen[step] for step in steps]
 
 

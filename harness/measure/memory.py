@@ -33,7 +33,7 @@ def measure_memory(cell: BoundCell, options: MemoryOptions) -> MemoryResult:
     """Peak over one cycle of denoiser calls (every distinct kind of step)."""
     call, cycle = step_call(cell, options.batch)
     check_finite(call(0))
-    for plan in cell.model.plan(cell.sampler.timesteps):
+    for plan in cell.plans(options.batch):
         cell.model.prepare(plan)
     prepared = cell.model.prepared_bytes
     weights = sum(p.numel() * p.element_size() for p in cast(torch.nn.Module, cell.model).parameters())

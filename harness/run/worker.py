@@ -24,6 +24,7 @@ from harness.suite.schema import (
     LatencyOptions,
     MemoryOptions,
     QualityOptions,
+    TrainingOptions,
 )
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class LazyCell:
         assert other is not None, "asked for only where the suite names one"
         same = ("method", "config", "weights_sha256", "device", "dtype", "mode", "seed")
         if all(getattr(spec, name) == getattr(other, name) for name in same):
-            return BoundCell(other, self.get().model, *bind_sampler(other))
+            return BoundCell(other, self.get().model, *bind_sampler(other, self.get().model))
         return bind(other, self._job.baseline_weights)
 
 
@@ -180,6 +181,18 @@ def _memory(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted
     from harness.measure.memory import measure_memory
 
     result = measure_memory(cell.get(), MemoryOptions.model_validate(options))
+    return result.values, result.detail, None
+
+
+def _training(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
+    from harness.measure.training import Trainee, measure_training
+
+    spec, other = job.spec, job.baseline
+    assert job.weights is not None, "planned only for a cell with weights"
+    beside = None
+    if other is not None and other.cell != spec.cell and other.device == spec.device and job.baseline_weights:
+        beside = Trainee(other, job.baseline_weights)
+    result = measure_training(Trainee(spec, job.weights), beside, TrainingOptions.model_validate(options))
     return result.values, result.detail, None
 
 
@@ -230,6 +243,7 @@ MEASURES: dict[str, Callable[[dict[str, Any], LazyCell, Job, Counted], Measured]
     "latency": _latency,
     "memory": _memory,
     "kernels": _kernels,
+    "training": _training,
     "agreement": _agreement,
     "quality": _quality,
     "paired": _paired,

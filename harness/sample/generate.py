@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -15,9 +16,9 @@ from harness.sample.seeds import SampleStreams
 from harness.sample.shards import Shard, shard_path, shard_ranges, write_shard
 from harness.store.records import CellSpec
 from methods.diffusion.guidance import GuidanceRule, GuidedDenoiser
-from methods.diffusion.sampler import Sampler, SamplerOptions
+from methods.diffusion.sampler import Noise, Sampler, SamplerOptions
 from methods.errors import CheckpointError, ConfigError
-from methods.protocols import Denoiser, WorkLedger
+from methods.protocols import Denoiser, StepPlan, WorkLedger
 from methods.registry import samplers
 from methods.weights import randomise
 
@@ -36,6 +37,7 @@ class BoundCell:
     model: Denoiser
     sampler: Sampler
     rule: GuidanceRule
+    _found: dict[int, tuple[float, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -46,32 +48,64 @@ class BoundCell:
 
     def denoiser(self, labels: Tensor, ledger: WorkLedger | None = None, tuned: bool = False) -> GuidedDenoiser:
         """``tuned``: run as ``tune`` found fastest. Not for samples that are scored."""
-        plans = self.model.plan(self.sampler.timesteps)
-        return GuidedDenoiser(self.model, labels, plans, self.rule, ledger, tuned)
+        return GuidedDenoiser(self.model, labels, self.sampler.plans(self.model), self.rule, ledger, tuned)
+
+    def times(self, images: int = 1) -> tuple[float, ...]:
+        """Time of every evaluation of a loop. An adaptive solver makes the first ``images`` images to find them."""
+        if not self.sampler.adaptive:
+            return self.sampler.timesteps
+        if images not in self._found:
+            streams = self.streams(range(images))
+            guided = self.denoiser(streams.labels)
+            self.loop(guided, streams.noise(), streams.noise)
+            self._found[images] = tuple(plan.timestep for plan in guided.plans)
+        return self._found[images]
+
+    def plans(self, images: int = 1) -> list[StepPlan]:
+        """The plan of every evaluation of a loop; see ``times``."""
+        return self.sampler.plans(self.model) or [self.model.plan_at(t) for t in self.times(images)]
 
     def tune(self, images: int) -> dict[str, dict[str, float]]:
         """Let the model choose by measurement how it runs ``images`` images: what it found, in milliseconds."""
-        plans = [plan for plan in self.model.plan(self.sampler.timesteps) if self.rule.guides(plan.timestep)]
+        plans = [plan for plan in self.plans(images) if self.rule.guides(plan.timestep)]
         return self.model.tune(plans, images, self.rule.weak == "conditional")
 
     def generate(self, indices: range, ledger: WorkLedger | None = None) -> tuple[Tensor, Tensor]:
         """Samples (n, C, H, W) float32 on the cell's device and labels (n,). The state is kept in float32."""
         streams = self.streams(indices)
-        guided = self.denoiser(streams.labels, ledger)
+        return self.loop(self.denoiser(streams.labels, ledger), streams.noise(), streams.noise), streams.labels
+
+    def loop(
+        self, guided: GuidedDenoiser, z: Tensor, noise: Noise, see: Callable[[Tensor, int], None] | None = None
+    ) -> Tensor:
+        """From z to samples (n, C, H, W) float32; ``see`` gets the denoiser's input and the evaluation's number."""
         dtype = DTYPES[self.spec.dtype]
 
-        def denoise(x: Tensor, step: int) -> Tensor:
-            return guided(x.to(dtype), step).float()
+        def denoise(x: Tensor, step: int, t: float | None = None) -> Tensor:
+            x = x.to(dtype)
+            if see is not None:
+                see(x, step)
+            return guided(x, step, t).float()
 
         with torch.inference_mode():
-            samples = self.sampler.sample(denoise, streams.noise(), streams.noise)
-        return samples, streams.labels
+            return self.sampler.sample(denoise, z, noise)
 
 
-def bind_sampler(spec: CellSpec) -> tuple[Sampler, GuidanceRule]:
-    """Sampler and guidance of a cell; needs no model."""
-    sampler: Sampler = samplers()[spec.sampler].load()(spec.steps, SamplerOptions(**spec.sampler_options))
-    rule = GuidanceRule(spec.guidance_scale, spec.guidance_interval, spec.guidance_channels, spec.guidance_weak)
+def bind_sampler(spec: CellSpec, model: Denoiser) -> tuple[Sampler, GuidanceRule]:
+    """Sampler and guidance of a cell. Raises ConfigError where the sampler needs another prediction."""
+    if samplers()[spec.sampler].predicts != model.process.predicts:
+        fitting = ", ".join(each.name for each in samplers() if each.predicts == model.process.predicts)
+        raise ConfigError(
+            f"{spec.sampler} needs a model that predicts {samplers()[spec.sampler].predicts}, and {spec.method} "
+            f"predicts {model.process.predicts} (its samplers: {fitting})"
+        )
+    sampler: Sampler = samplers()[spec.sampler].load()(
+        spec.steps, SamplerOptions(**spec.sampler_options), model.process
+    )
+    interval = spec.guidance_interval
+    if interval is not None and model.process.predicts == "velocity" and interval[1] == model.process.cleanest:
+        interval = (interval[0], math.inf)  # an adaptive solver looks beyond the data's time
+    rule = GuidanceRule(spec.guidance_scale, interval, spec.guidance_channels, spec.guidance_weak)
     return sampler, rule
 
 
@@ -85,7 +119,7 @@ class Problem:
 
 def checkpoint_problem(spec: CellSpec, path: Path | None) -> Problem | None:
     """Whether the device is there, the method's config possible, and the checkpoint fit. Takes no model's memory."""
-    from methods.weights import mismatch, read_state
+    from methods.weights import checkpoint_mismatch
 
     if spec.device == "cuda" and not torch.cuda.is_available():
         return Problem("device", "this machine's torch sees no GPU (--device cpu runs the suite on the CPU)")
@@ -94,13 +128,16 @@ def checkpoint_problem(spec: CellSpec, path: Path | None) -> Problem | None:
             model = methods.build(spec.method, **spec.config)
     except (ConfigError, TypeError) as error:
         return Problem("config.schedule" if str(error).startswith("schedule") else "config", f"{spec.method}: {error}")
+    try:
+        bind_sampler(spec, cast(Denoiser, model))
+    except ConfigError as error:
+        return Problem("sampler", str(error))
     if (found := _schedule_problem(spec, cast(Denoiser, model))) is not None:
         return found
     try:
-        state = read_state(path) if path is not None else None
+        problem = None if path is None else checkpoint_mismatch(model, path)
     except CheckpointError as error:
         return Problem("weights", str(error))
-    problem = mismatch(model, state) if state is not None else None
     return Problem("weights", f"{path} does not fit {spec.method}: {problem}") if problem else None
 
 
@@ -110,9 +147,9 @@ def _schedule_problem(spec: CellSpec, model: Denoiser) -> Problem | None:
         return Problem("measure", f"agreement compares patch sizes, and {spec.method} has one")
     if spec.config.get("schedule") is None:
         return None
-    sampler, rule = bind_sampler(spec)
+    sampler, rule = bind_sampler(spec, model)
     try:
-        plans = model.plan(sampler.timesteps)
+        plans = sampler.plans(model) or [model.plan_at(model.process.noisiest), model.plan_at(model.process.cleanest)]
     except ConfigError as error:
         return Problem("config.schedule", f"{spec.method}: {error}")
     if any(plan.guide is not None for plan in plans) and not any(rule.guides(plan.timestep) for plan in plans):
@@ -136,7 +173,7 @@ def bind(spec: CellSpec, weights: Path | None) -> BoundCell:
     model = model.to(spec.device, DTYPES[spec.dtype])
     if spec.mode == "compiled":
         model.compile()
-    sampler, rule = bind_sampler(spec)
+    sampler, rule = bind_sampler(spec, cast(Denoiser, model))
     return BoundCell(spec, cast(Denoiser, model), sampler, rule)
 
 

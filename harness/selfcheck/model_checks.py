@@ -66,12 +66,13 @@ def _schedule(vector: Vector) -> Outcome:
 
 def _sampled(vector: Vector) -> Outcome:
     """One pixel of data ~ N(0, s²) from z = 1: the best noise prediction is linear in x. 'Noise' is a constant."""
-    from methods.diffusion.sampler import Sampler, SamplerOptions
+    from methods.diffusion.sampler import DiffusionSampler, SamplerOptions
     from methods.registry import samplers
 
-    sampler: Sampler = samplers()[vector["sampler"]].load()(vector["steps"], SamplerOptions(**vector["options"]))
+    options = SamplerOptions(**vector["options"])
+    sampler: DiffusionSampler = samplers()[vector["sampler"]].load()(vector["steps"], options)
 
-    def denoise(x: Tensor, step: int) -> Tensor:
+    def denoise(x: Tensor, step: int, t: float | None = None) -> Tensor:
         cumprod = float(sampler.schedule.alphas_cumprod[sampler.schedule.steps - 1 - step])
         slope: float = (1 - cumprod) ** 0.5 / (cumprod * vector["deviation"] ** 2 + 1 - cumprod)
         return slope * x

@@ -68,7 +68,7 @@ class CellSpec(Frozen):
     sampler_options: dict[str, Any] = Field(default_factory=dict)
     steps: int
     guidance_scale: float = 1.0
-    guidance_interval: tuple[int, int] | None = None
+    guidance_interval: tuple[int | float, int | float] | None = None
     guidance_channels: int | None = None
     guidance_weak: Literal["conditional", "unconditional"] = "conditional"
     dataset: str | None = None
@@ -95,7 +95,9 @@ class Record(Frozen):
     identity: str = Field(description="SHA-256, hex, of what was measured and how")
     suite: str
     spec: CellSpec
-    measurement: str = Field(description="'flops', 'latency', 'kernels', 'memory', 'agreement', 'quality', 'paired'")
+    measurement: str = Field(
+        description="'flops', 'latency', 'kernels', 'memory', 'training', 'agreement', 'quality', 'paired'"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="the measurement's resolved options")
     status: Literal["ok", "failed"]
     values: dict[str, Quantity] = Field(default_factory=dict)

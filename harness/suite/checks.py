@@ -22,6 +22,7 @@ def check(settings: Settings, node: Node) -> None:
     _check_sampler(settings, node)
     _check_guidance(settings, node)
     _check_agreement(settings, node)
+    _check_training(settings, node)
     _check_quality(settings, node)
 
 
@@ -45,8 +46,21 @@ def _check_names(settings: Settings, node: Node) -> None:
 
 def _check_sampler(settings: Settings, node: Node) -> None:
     sampler, steps = settings.sampler, settings.steps
-    if sampler.eta and sampler.name != "ddim":
-        raise InputError(f"eta is an option of ddim, and the sampler is {sampler.name}", _place(node, "sampler", "eta"))
+    samplers = registry.samplers()
+    entry, predicted = samplers[str(sampler.name)], registry.predicts(settings.method, settings.config)
+    if entry.predicts != predicted:
+        fitting = ", ".join(each.name for each in samplers if each.predicts == predicted)
+        raise InputError(
+            f"sampler: {entry.name} needs a model that predicts {entry.predicts}, and {settings.method} predicts "
+            f"{predicted} (its samplers: {fitting})",
+            _place(node, "sampler", "name"),
+        )
+    for option in sampler.model_dump(exclude={"name"}, exclude_defaults=True):
+        if option not in entry.options:
+            owners = ", ".join(each.name for each in samplers if option in each.options)
+            raise InputError(
+                f"{option} is an option of {owners}, and the sampler is {entry.name}", _place(node, "sampler", option)
+            )
     if sampler.spacing == "ddim" and steps not in ddim_step_counts():
         lower = [count for count in ddim_step_counts() if count < steps][-1:]
         higher = [count for count in ddim_step_counts() if count > steps][:1]
@@ -61,7 +75,19 @@ def _check_guidance(settings: Settings, node: Node) -> None:
     # No model is built here: only what the suite or the preset says is known. The rest is seen at build.
     preset = registry.methods()[settings.method].preset
     in_channels = settings.config.get("in_channels", preset.get("in_channels"))
-    channels = settings.guidance.channels
+    channels, interval = settings.guidance.channels, settings.guidance.interval
+    if interval is not None:
+        whole = all(isinstance(end, int) for end in interval)
+        if registry.predicts(settings.method, settings.config) == "noise" and not whole:
+            raise InputError(
+                f"guidance.interval: timesteps of {settings.method} are whole numbers, 0 to 999",
+                _place(node, "guidance", "interval"),
+            )
+        if registry.predicts(settings.method, settings.config) == "velocity" and interval[1] > 1:
+            raise InputError(
+                f"guidance.interval: the time of {settings.method} runs from 0, noise, to 1, data",
+                _place(node, "guidance", "interval"),
+            )
     if channels is not None and isinstance(in_channels, int) and channels > in_channels:
         raise InputError(
             f"guidance.channels: {channels} is more than the {in_channels} channels of {settings.method}",
@@ -74,6 +100,15 @@ def _check_agreement(settings: Settings, node: Node) -> None:
         raise InputError(
             "agreement of random weights means nothing: give the cell weights, or take agreement out of measure",
             _place(node, "measure", settings.measure.index("agreement")),
+        )
+
+
+def _check_training(settings: Settings, node: Node) -> None:
+    if "training" in settings.measure and settings.weights is None:
+        raise InputError(
+            "training measures the recipe that the weights keep: give the cell weights, or take training out of "
+            "measure",
+            _place(node, "measure", settings.measure.index("training")),
         )
 
 

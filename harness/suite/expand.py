@@ -18,6 +18,7 @@ from harness.suite.load import LoadedSuite, expand_shorthand
 from harness.suite.positions import Node, merge
 from harness.suite.schema import NAME_PATTERN, SHORTHAND, CellFields, Guidance, Sampler
 from harness.suite.validation import keys_at, validate
+from methods import registry
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 # Fields that a default name always shows, and fields that have their own column beside the variant's.
@@ -27,7 +28,8 @@ _COLUMNS = _NAMED | {"device", "dtype", "seed", "measure", "dataset", "timeout_s
 
 @dataclass(frozen=True)
 class Settings:
-    """A cell's fields with the built-in defaults filled in. ``sampler.name`` is set."""
+    """A cell's fields with the built-in defaults filled in. ``sampler.name`` is set; ``steps`` are 0 where the sampler
+    chooses its own."""
 
     method: str
     sampler: Sampler
@@ -129,13 +131,20 @@ def _settings(fields: CellFields, suite_seed: int, node: Node) -> Settings:
     if fields.method is None:
         raise InputError("this cell has no method: name one here or in defaults", node.position)
     sampler = fields.sampler or Sampler()
+    name = sampler.name or ("ddpm" if registry.predicts(fields.method, fields.config or {}) == "noise" else "euler")
+    adaptive = name in registry.samplers() and registry.samplers()[name].adaptive
+    if adaptive and fields.steps is not None:
+        raise InputError(
+            f"steps: {name} chooses its own; set sampler.rtol and sampler.atol, and steps: null over a default",
+            node.nearest(("steps",)).position,
+        )
     return Settings(
         method=fields.method,
-        sampler=sampler.model_copy(update={"name": sampler.name or "ddpm"}),
+        sampler=sampler.model_copy(update={"name": name}),
         seed=suite_seed if fields.seed is None else fields.seed,
         config=fields.config or {},
         weights=fields.weights,
-        steps=50 if fields.steps is None else fields.steps,
+        steps=0 if adaptive else 50 if fields.steps is None else fields.steps,
         guidance=fields.guidance or Guidance(),
         dataset=fields.dataset,
         device=fields.device or "cpu",
@@ -152,7 +161,7 @@ def _name(cell: Node, settings: Settings, swept: Mapping[str, Node]) -> str:
     if template is not None and isinstance(template.value, str):
         name, place = _fill(template, settings), template.position
     else:
-        words = [settings.method, str(settings.sampler.name), str(settings.steps)]
+        words = [settings.method, str(settings.sampler.name), *([str(settings.steps)] if settings.steps else [])]
         if settings.guidance.scale != 1.0:
             words.append(f"g{text_of(settings.guidance.scale)}")
         others = [(key, value) for key, value in swept.items() if key not in _NAMED]

@@ -6,8 +6,8 @@ cells and suites and titles never count, so renaming a cell reuses its records.
 
     measurement      what counts
     flops            work, options, and with weights also the samples that routers may be watched on
-    latency          work, execution, options, fingerprint, and the baseline's work and execution, because the
-                     two are timed in turns
+    latency,         work, execution, options, fingerprint, and the baseline's work and execution, because the
+    training         two are timed in turns
     kernels, memory  work, execution, options, fingerprint
     agreement        samples (their number is the shard's), options
     quality          samples, their number and that of seed blocks, metric protocol
@@ -35,6 +35,7 @@ VERSIONS: dict[str, int] = {
     "latency": 4,
     "kernels": 3,
     "memory": 2,
+    "training": 1,
     "agreement": 1,
     "quality": 2,
     "paired": 1,
@@ -42,6 +43,8 @@ VERSIONS: dict[str, int] = {
 }
 
 Payload = dict[str, Any]
+
+_FLOW_OPTIONS = ("atol", "rtol", "last_step")
 
 
 def canonical_json(value: Any) -> str:
@@ -64,6 +67,7 @@ def work(spec: CellSpec) -> Payload:
         "spacing": spec.sampler_options.get("spacing", "even"),
         "steps": spec.steps,
         "guidance": _guidance(spec, of_value=False),
+        **{name: spec.sampler_options[name] for name in _FLOW_OPTIONS if name in spec.sampler_options},
     }
 
 
@@ -106,7 +110,7 @@ def measurement_identity(
 
     options      the measurement's resolved options, as in ``PlannedMeasurement.options``
     fingerprint  ``harness.environment.fingerprint``: hardware and versions that timings depend on
-    baseline     the cell that latency is interleaved with and paired figures compare with; others ignore it
+    baseline     the cell that latency and training are interleaved with and paired figures compare with
     protocol     the quality protocol's id; needed for quality, ignored by the others
     """
     what: Payload
@@ -142,7 +146,7 @@ def measurement_identity(
             "options": dict(options),
             "fingerprint": dict(fingerprint),
         }
-        if measurement == "latency":
+        if measurement in ("latency", "training"):
             what["baseline"] = [work(baseline), execution(baseline)] if baseline else None
     return digest({"measurement": measurement, "version": VERSIONS[measurement], **what})
 

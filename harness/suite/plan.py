@@ -21,8 +21,9 @@ from harness.suite.expand import Draft, Settings, expand
 from harness.suite.identity import measurement_identity
 from harness.suite.load import LoadedSuite
 from harness.suite.positions import Node
-from harness.suite.schema import MEASUREMENTS, Measurement, Suite
+from harness.suite.schema import MEASUREMENTS, Measurement, Sampler, Suite
 from harness.suite.weights import sha256_of, weights_path
+from methods.registry import samplers
 
 MIN_SAMPLES = 20
 
@@ -147,7 +148,7 @@ def _spec(draft: Draft, threads: int, limit_s: float, device: str | None, digest
         weights=settings.weights,
         weights_sha256=_weights_digest(settings, draft.node, digest_of),
         sampler=str(settings.sampler.name),
-        sampler_options=settings.sampler.model_dump(exclude={"name"}),
+        sampler_options=sampler_options(settings.sampler),
         steps=settings.steps,
         guidance_scale=settings.guidance.scale,
         guidance_interval=settings.guidance.interval,
@@ -164,6 +165,13 @@ def _spec(draft: Draft, threads: int, limit_s: float, device: str | None, digest
         timeout_s=settings.timeout_s or limit_s,
         cost_only=settings.weights is None or settings.config.get("activity") is not None,
     )
+
+
+def sampler_options(sampler: Sampler) -> dict[str, Any]:
+    """The options that count for this sampler."""
+    entry = samplers()[str(sampler.name)]
+    taken = ("spacing", "eta", "clip") if entry.predicts == "noise" else entry.options
+    return sampler.model_dump(include=set(taken))
 
 
 def _weights_digest(settings: Settings, node: Node, digest_of: Callable[[Path], str]) -> str | None:

@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Measurement = Literal["flops", "latency", "kernels", "memory", "agreement", "quality", "paired"]
+Measurement = Literal["flops", "latency", "kernels", "memory", "training", "agreement", "quality", "paired"]
 Level = Literal["step", "sample"]
 MEASUREMENTS: tuple[Measurement, ...] = get_args(Measurement)
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
-Timestep = Annotated[int, Field(ge=0, le=999)]
+Timestep = Annotated[int | float, Field(ge=0, le=999)]
 
 # ``sampler: ddim`` is short for ``sampler: {name: ddim}``, ``guidance: 1.5`` for ``guidance: {scale: 1.5}``.
 # ``harness.suite.load`` expands it before anything is merged, so that ``sampler: ddim`` in a cell keeps the
@@ -36,7 +36,8 @@ class Guidance(Strict):
     scale: float = Field(default=1.0, ge=0.0, description="1 = unguided: one forward a step instead of two")
     # strict=False: YAML has lists, not tuples. The numbers inside stay strict.
     interval: Annotated[tuple[Timestep, Timestep], Field(strict=False)] | None = Field(
-        default=None, description="guide only at timesteps low <= t <= high of the training grid 0..999"
+        default=None,
+        description="guide only at times low <= t <= high: of the training grid 0..999, or of a flow's 0..1",
     )
     channels: int | None = Field(
         default=None,
@@ -52,7 +53,7 @@ class Guidance(Strict):
 
     @field_validator("interval")
     @classmethod
-    def _in_order(cls, interval: tuple[int, int] | None) -> tuple[int, int] | None:
+    def _in_order(cls, interval: tuple[float, float] | None) -> tuple[float, float] | None:
         if interval is not None and interval[0] > interval[1]:
             raise ValueError(f"low {interval[0]} is above high {interval[1]}")
         return interval
@@ -61,10 +62,13 @@ class Guidance(Strict):
 class Sampler(Strict):
     """A sampler with its options."""
 
-    name: str | None = Field(default=None, description="name in the samplers registry; unset: ddpm")
+    name: str | None = Field(default=None, description="name in the samplers registry; unset: ddpm, or euler for flows")
     spacing: Literal["even", "ddim"] = Field(default="even", description="timestep respacing as the reference names it")
     eta: float = Field(default=0.0, ge=0.0, le=1.0, description="DDIM's stochasticity; 0 = deterministic")
     clip: bool = Field(default=False, description="clip the predicted clean image to [-1, 1] (pixel-space models)")
+    atol: float = Field(default=1e-6, gt=0, description="dopri5: absolute error allowed a step")
+    rtol: float = Field(default=1e-3, gt=0, description="dopri5: relative error allowed a step")
+    last_step: float = Field(default=0.04, gt=0, lt=1, description="euler-maruyama: length of the last step")
 
 
 class CellFields(Strict):
@@ -128,6 +132,17 @@ class MemoryOptions(Strict):
     batch: int = Field(default=8, ge=1)
 
 
+class TrainingOptions(Strict):
+    """How training steps of the recipe that made a cell's weights are timed."""
+
+    rounds: int = Field(default=3, ge=3, le=1000, description="at least this many A B B A rounds")
+    budget_s: float = Field(default=10.0, gt=0, description="measuring ends here even if the interval is still wide")
+    warmup_s: float = Field(default=1.0, ge=0)
+    precision: float = Field(
+        default=0.02, gt=0, lt=1, description="stop when the median's 95 % interval is ± this share"
+    )
+
+
 class AgreementOptions(Strict):
     samples: int = Field(
         default=64, ge=20, le=10_000, description="samples along whose making patch sizes are compared"
@@ -176,6 +191,7 @@ class Suite(Strict):
     latency: LatencyOptions = Field(default_factory=LatencyOptions)
     kernels: KernelsOptions = Field(default_factory=KernelsOptions)
     memory: MemoryOptions = Field(default_factory=MemoryOptions)
+    training: TrainingOptions = Field(default_factory=TrainingOptions)
     agreement: AgreementOptions = Field(default_factory=AgreementOptions)
     quality: QualityOptions = Field(default_factory=QualityOptions)
     paired: PairedOptions = Field(default_factory=PairedOptions)

@@ -6,6 +6,7 @@ Parameter names and shapes are those of the public checkpoints, so that they loa
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,10 @@ from methods.backbones.layers import (
     sincos_2d,
 )
 from methods.config import make_config
+from methods.diffusion.process import Flow, Process, process_of
 from methods.errors import ConfigError
+from methods.lora.adapted import ALL, Adapted, BlockWork
+from methods.lora.config import AdapterConfig
 from methods.protocols import StaticWork, StepPlan, WorkLedger, WorkUnit
 
 
@@ -33,7 +37,11 @@ class DiTConfig:
     """Shape of a DiT. Field names follow the reference; the defaults are DiT-XL/2 on 256x256 images.
 
     input_size   side of the square latent (32 for 256x256 images behind the 8x VAE, 64 for 512x512)
-    learn_sigma  predict the variance too: the output has 2 * in_channels channels
+    learn_sigma  predict the variance too: the output has 2 * in_channels channels; under a flow they are made, as the
+                 public SiT checkpoints have them, and dropped
+    flow         None: predicts noise (DiT); linear or cosine: velocity on that path, a SiT
+    adapter      low-rank updates of the blocks: see ``AdapterConfig``; None: none
+    prepared_mib memory for weights that are made of the stored ones, MiB; what does not fit is made again at each use
     """
 
     input_size: int = 32
@@ -45,6 +53,9 @@ class DiTConfig:
     mlp_ratio: float = 4.0
     num_classes: int = 1000
     learn_sigma: bool = True
+    flow: Flow | None = None
+    adapter: Any = None
+    prepared_mib: int = 4096
 
     def __post_init__(self) -> None:
         for name in (
@@ -67,14 +78,26 @@ class DiTConfig:
             raise ConfigError(f"hidden_size {self.hidden_size} must be a multiple of 4 (sin-cos positions)")
         if not isinstance(self.mlp_ratio, int | float) or int(self.hidden_size * self.mlp_ratio) < 1:
             raise ConfigError(f"mlp_ratio must be a positive number, not {self.mlp_ratio!r}")
+        process_of(self.flow)
+        mib = self.prepared_mib
+        if not isinstance(mib, int) or isinstance(mib, bool) or mib < 0:
+            raise ConfigError(f"prepared_mib must be a whole number of at least 0, not {mib!r}")
+        if self.adapter is not None:
+            object.__setattr__(self, "adapter", AdapterConfig.parse(self.adapter))
 
     @property
     def tokens(self) -> int:
         return (self.input_size // self.patch_size) ** 2
 
     @property
-    def out_channels(self) -> int:
+    def head_channels(self) -> int:
+        """Channels that the final layer makes."""
         return self.in_channels * (2 if self.learn_sigma else 1)
+
+    @property
+    def out_channels(self) -> int:
+        """Channels that the model returns."""
+        return self.head_channels if self.flow is None else self.in_channels
 
 
 class DiTBlock(nn.Module):
@@ -118,8 +141,14 @@ class FinalLayer(nn.Module):
         return modulate(self.norm_final(x), shift, scale)
 
 
-class DiT(StaticWork, nn.Module):
-    """The denoiser: x (B, C, S, S), t (B,) in 0..999, y (B,) in 0..num_classes -> (B, C_out, S, S)."""
+class DiT(Adapted, StaticWork, nn.Module):
+    """The denoiser: x (B, C, S, S), t (B,), y (B,) in 0..num_classes -> (B, C_out, S, S).
+
+    t is in 0..999, 0 the cleanest; under a flow in [0, 1], 1 the cleanest, as arXiv 2401.08740 has it.
+    """
+
+    config: DiTConfig
+    t_embedder: TimestepEmbedder
 
     def __init__(self, config: DiTConfig | None = None) -> None:
         super().__init__()
@@ -129,9 +158,10 @@ class DiT(StaticWork, nn.Module):
         self.y_embedder = LabelEmbedder(config.num_classes, config.hidden_size)
         self.pos_embed = nn.Parameter(torch.empty(1, config.tokens, config.hidden_size), requires_grad=False)
         self.blocks = nn.ModuleList(self.make_block(config) for _ in range(config.depth))
-        self.final_layer = FinalLayer(config.hidden_size, self.stored_size**2 * config.out_channels)
+        self.final_layer = FinalLayer(config.hidden_size, self.stored_size**2 * config.head_channels)
         if not self.pos_embed.is_meta:
             self.initialize()
+        self.add_adapters(config.hidden_size)
 
     def make_block(self, config: DiTConfig) -> DiTBlock:
         """One transformer block; dynamic methods put their own kind here."""
@@ -149,6 +179,10 @@ class DiT(StaticWork, nn.Module):
     @property
     def out_channels(self) -> int:
         return self.config.out_channels
+
+    @property
+    def process(self) -> Process:
+        return process_of(self.config.flow)
 
     @property
     def input_size(self) -> int:
@@ -199,11 +233,19 @@ class DiT(StaticWork, nn.Module):
         ledger: WorkLedger | None = None,
     ) -> Tensor:
         tokens, c = self.embed(x, t, y)
+        self.adapt(t, plan)
         for block in self.blocks:
             tokens = block(tokens, c)
+        self.rest()
         if ledger is not None:
-            ledger.record(plan or self.plan([-1.0])[0], rows=x.shape[0])
+            ledger.record(plan or StepPlan(-1.0), rows=x.shape[0])
         return self.head(tokens, c)
+
+    def plan(self, timesteps: Sequence[float], *, stages: int = 1) -> list[StepPlan]:
+        return [self.at_its_time(StepPlan(float(t))) for t in timesteps]
+
+    def prepare(self, plan: StepPlan) -> None:
+        self.fold(plan)
 
     def embed(self, x: Tensor, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs of the first block: tokens (B, N, C) with their positions, and the condition (B, C)."""
@@ -219,18 +261,31 @@ class DiT(StaticWork, nn.Module):
         return self.unpatchify(self.final_layer(tokens, c))
 
     def unpatchify(self, tokens: Tensor) -> Tensor:
-        """(B, N, p*p*C_out), ordered row of patch, column of patch, channel -> (B, C_out, S, S). Moves data only."""
-        grid, channels = math.isqrt(tokens.shape[1]), self.config.out_channels
+        """(B, N, p*p*C_head), ordered row of patch, column of patch, channel -> (B, C_out, S, S). Moves data only."""
+        grid, channels = math.isqrt(tokens.shape[1]), self.config.head_channels
         p = self.config.input_size // grid
         image = tokens.view(-1, grid, grid, p, p, channels).permute(0, 5, 1, 3, 2, 4)
-        return image.reshape(-1, channels, grid * p, grid * p)
+        return image.reshape(-1, channels, grid * p, grid * p)[:, : self.out_channels]
 
     def work(self, plan: StepPlan, rows: int = 1, tokens: tuple[int, ...] | None = None) -> list[WorkUnit]:
-        width, n = self.config.hidden_size, self.config.tokens
-        block = WorkUnit(
-            "block", self.config.depth, self.blocks[0], lambda: (self.random(rows, n, width), self.random(rows, width))
+        return [*self.work_around_blocks(rows), *self.work_of_blocks(rows, self.config.tokens, plan, ALL)]
+
+    def work_of_blocks(self, rows: int, length: int, plan: StepPlan, update: str | None) -> list[WorkUnit]:
+        """All blocks on ``rows`` sequences of ``length`` tokens; ``update`` is the adapters' active one."""
+        width, beside = self.config.hidden_size, self.runs_beside(plan) and update is not None
+        mixed = beside and self.timed
+        units = []
+        if mixed:  # the embedding is made apart for the experts' routers
+            units.append(WorkUnit("time-embed", 1, self.t_embedder, lambda: (torch.zeros(rows, dtype=torch.long),)))
+        units.append(
+            WorkUnit(
+                f"block tokens={length}" + (" with an update beside" if beside else ""),
+                self.config.depth,
+                BlockWork(self.blocks[0], self.switch, update if beside else None, mixed),
+                lambda: (self.random(rows, length, width), *(self.random(rows, width) for _ in range(1 + mixed))),
+            )
         )
-        return [*self.work_around_blocks(rows), block]
+        return units
 
     def work_around_blocks(self, rows: int) -> list[WorkUnit]:
         """Embeddings and final layer of one call with ``rows`` sequences."""

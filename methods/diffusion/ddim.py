@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from methods.diffusion.sampler import Denoise, Noise, Sampler, split_output
+from methods.diffusion.output import split_output
+from methods.diffusion.sampler import Denoise, DiffusionSampler, Noise
 
 
-class DDIM(Sampler):
+class DDIM(DiffusionSampler):
     """First-order sampler on the predicted x_0; noise is re-derived from x_0 so that clipping stays consistent."""
 
     def sample(

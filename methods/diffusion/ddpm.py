@@ -7,25 +7,26 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
-from methods.diffusion.sampler import Denoise, Noise, Sampler, split_output
+from methods.diffusion.output import split_output
+from methods.diffusion.sampler import Denoise, DiffusionSampler, Noise
 
 
-class DDPM(Sampler):
+class DDPM(DiffusionSampler):
     """x_{t-1} ~ N(posterior mean at the predicted x_0, variance between the posterior's and beta)."""
 
     def sample(
         self, denoise: Denoise, z: Tensor, noise: Noise, on_step: Callable[[int, Tensor], None] | None = None
     ) -> Tensor:
-        x, schedule = z, self.schedule
-        for step in range(schedule.steps):
-            x = self.step(denoise(x, step), x, schedule.steps - 1 - step, noise)
+        x = z
+        for step in range(self.schedule.steps):
+            x = self.step(denoise(x, step), x, step, noise)
             if on_step is not None:
                 on_step(step, x)
         return x
 
-    def step(self, output: Tensor, x: Tensor, index: int, noise: Noise) -> Tensor:
-        """From x at schedule index ``index`` to one index cleaner, by the model's output (B, C or 2C, H, W)."""
-        schedule = self.schedule
+    def step(self, output: Tensor, x: Tensor, step: int, noise: Noise) -> Tensor:
+        """From x at ``timesteps[step]`` to the next, by the model's output (B, C or 2C, H, W)."""
+        schedule, index = self.schedule, self.schedule.steps - 1 - step
         eps, variance = split_output(output, x.shape[1])
         x0 = self.clean(x, eps, index)
         mean = float(schedule.posterior_mean_coef1[index]) * x0 + float(schedule.posterior_mean_coef2[index]) * x

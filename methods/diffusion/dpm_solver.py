@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from methods.diffusion.sampler import Denoise, Noise, Sampler, split_output
+from methods.diffusion.output import split_output
+from methods.diffusion.sampler import Denoise, DiffusionSampler, Noise
 
 
-class DPMSolverPP2M(Sampler):
+class DPMSolverPP2M(DiffusionSampler):
     """One model call a step. The first move is first order, and so is the last ("lower order final"); the last call
     ends at its predicted x_0.
 

@@ -48,6 +48,8 @@ def combine(cond: Tensor, uncond: Tensor, scale: float, channels: int) -> Tensor
 class GuidedDenoiser:
     """A denoiser for one batch of labels: ``denoise(x, step)`` -> model output (B, C_out, H, W).
 
+    ``plans`` of a fixed grid; empty where the sampler tells the time of each evaluation, and then they are made, and
+    kept, as the loop goes.
     Conditional and unconditional rows run as one call of 2B rows where the step guides, else B rows run. Where the plan
     gives the guidance branch another patch size, the model runs the pair; ``tuned``: as its measurement found best.
     """
@@ -61,24 +63,28 @@ class GuidedDenoiser:
         ledger: WorkLedger | None = None,
         tuned: bool = False,
     ) -> None:
-        self.model, self.labels, self.plans, self.rule = model, labels, plans, rule
+        self.model, self.labels, self.plans, self.rule = model, labels, list(plans), rule
         self.ledger, self.tuned = ledger, tuned
         self._none = torch.full_like(labels, model.num_classes)
         self._both = torch.cat([labels, self._none])
 
-    def __call__(self, x: Tensor, step: int) -> Tensor:
-        plan = self.plans[step]
+    def __call__(self, x: Tensor, step: int, t: float | None = None) -> Tensor:
+        if t is not None:
+            self.plans.append(self.model.plan_at(t))
+        plan = self.plans[step if t is None else -1]
+        if self.ledger is not None:
+            self.ledger.begin()
         if not self.rule.guides(plan.timestep):
             return self._run(x, self.labels, plan.branches[0])
         scale = self.rule.scale
         if plan.guide is None:
             cond, other = self._run(torch.cat([x, x]), self._both, plan).chunk(2)
         else:
-            t = torch.full((x.shape[0],), plan.timestep, device=x.device)
+            times = torch.full((x.shape[0],), plan.timestep, device=x.device)
             by_class = self.rule.weak == "conditional"
             labels = self.labels if by_class else self._none
             cond, other = cast(Flexible, self.model).pair(
-                x, t, self.labels, labels, plan, self.ledger, tuned=self.tuned
+                x, times, self.labels, labels, plan, self.ledger, tuned=self.tuned
             )
             scale = weak_scale(scale) if by_class else scale
         channels = self.rule.channels or self.model.in_channels

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.diffusion.sampler import split_output
+from methods.diffusion.output import split_output
 from methods.diffusion.schedules import NoiseSchedule
 
 

@@ -5,14 +5,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
-import torch
 from torch import Tensor
 
+from methods.diffusion.process import Process
 from methods.diffusion.schedules import NoiseSchedule, Spacing, noise_schedule
+from methods.protocols import Denoiser, StepPlan
 
-Denoise = Callable[[Tensor, int], Tensor]
-"""(x_t, step index in sampling order) -> model output (B, C or 2C, H, W)."""
+
+class Denoise(Protocol):
+    """A model bound to labels: x_t (B, C, H, W) -> its output (B, C or 2C, H, W).
+
+    step  which evaluation of the loop it is, from 0; on a fixed grid the time is ``Sampler.timesteps[step]``
+    t     the time, where no grid is known ahead (``Sampler.adaptive``); else None
+    """
+
+    def __call__(self, x: Tensor, step: int, t: float | None = None) -> Tensor: ...
+
 
 Noise = Callable[[], Tensor]
 """Standard normal noise of the shape of x_t; called at most once a step."""
@@ -20,24 +30,38 @@ Noise = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class SamplerOptions:
-    """spacing: respacing rule; eta: DDIM's stochasticity in 0..1; clip: clip the predicted x_0 to [-1, 1]."""
+    """For noise prediction: spacing: respacing rule; eta: DDIM's stochasticity in 0..1; clip: clip the predicted x_0
+    to [-1, 1]. For flows: atol, rtol: error allowed to an adaptive solver; last_step: length of the SDE's last step.
+    """
 
     spacing: Spacing = "even"
     eta: float = 0.0
     clip: bool = False
+    atol: float = 1e-6
+    rtol: float = 1e-3
+    last_step: float = 0.04
 
 
 class Sampler(ABC):
-    """A sampler of a fixed number of steps. Step 0 is the noisiest."""
+    """A sampler of so many steps, from noise to data.
 
-    def __init__(self, steps: int, options: SamplerOptions | None = None) -> None:
-        self.options = options or SamplerOptions()
-        self.schedule: NoiseSchedule = noise_schedule(steps, self.options.spacing)
+    predicts  what the model must predict
+    stages    evaluations of the model a step
+    adaptive  the times of evaluations are found on the way: ``timesteps`` is empty and steps say nothing
+    """
+
+    predicts: ClassVar[str]
+    stages: ClassVar[int] = 1
+    adaptive: ClassVar[bool] = False
+
+    def __init__(self, steps: int, options: SamplerOptions | None = None, process: Process | None = None) -> None:
+        """``process``: the model's, for samplers that need more of it than its prediction."""
+        self.steps, self.options, self.process = steps, options or SamplerOptions(), process
 
     @property
-    def timesteps(self) -> tuple[int, ...]:
-        """Training timesteps in sampling order (descending): what the model is told at each step."""
-        return self.schedule.timesteps[::-1]
+    @abstractmethod
+    def timesteps(self) -> tuple[float, ...]:
+        """Time of every evaluation, in order: what the model is told."""
 
     @abstractmethod
     def sample(
@@ -45,16 +69,31 @@ class Sampler(ABC):
     ) -> Tensor:
         """From z ~ N(0, 1), (B, C, H, W), to a sample of the same shape. ``on_step`` sees each intermediate x."""
 
+    def plans(self, model: Denoiser) -> list[StepPlan]:
+        """What ``model`` will compute at every evaluation; empty where times are not known ahead."""
+        if self.adaptive:
+            return []
+        if self.stages == 1:
+            return model.plan(self.timesteps)
+        return model.plan(self.timesteps, stages=self.stages)
+
+
+class DiffusionSampler(Sampler):
+    """A sampler of noise prediction on the respaced training grid. Step 0 is the noisiest."""
+
+    predicts = "noise"
+
+    def __init__(self, steps: int, options: SamplerOptions | None = None, process: Process | None = None) -> None:
+        super().__init__(steps, options, process)
+        self.schedule: NoiseSchedule = noise_schedule(steps, self.options.spacing)
+
+    @property
+    def timesteps(self) -> tuple[int, ...]:
+        """Training timesteps in sampling order, descending."""
+        return self.schedule.timesteps[::-1]
+
     def clean(self, x: Tensor, eps: Tensor, index: int) -> Tensor:
         """The predicted x_0 at schedule index ``index``, clipped if the options say so."""
         cumprod = float(self.schedule.alphas_cumprod[index])
         x0: Tensor = (1.0 / cumprod) ** 0.5 * x - (1.0 / cumprod - 1.0) ** 0.5 * eps
         return x0.clamp(-1.0, 1.0) if self.options.clip else x0
-
-
-def split_output(output: Tensor, channels: int) -> tuple[Tensor, Tensor | None]:
-    """Model output (B, C or 2C, H, W) -> predicted noise (B, C, H, W) and variance interpolation, if it is there."""
-    if output.shape[1] == channels:
-        return output, None
-    eps, variance = torch.split(output, channels, dim=1)
-    return eps, variance

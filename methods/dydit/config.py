@@ -18,14 +18,14 @@ class DyDiTConfig(DiTConfig):
     sdt           route tokens past the MLP
     always_on     head 0 and group 0 cannot be closed (the published format of 2025; False: that of 2024)
     activity      impose this much work instead of the routers' verdicts: see ``Activity``; samples mean nothing
-    prepared_mib  memory for sliced weights, MiB; what does not fit is sliced again at each use
+
+    ``prepared_mib`` is for sliced weights.
     """
 
     tdw: bool = True
     sdt: bool = True
     always_on: bool = True
     activity: Any = None
-    prepared_mib: int = 4096
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,8 +35,8 @@ class DyDiTConfig(DiTConfig):
             raise ConfigError(f"the MLP's {self.mlp_width} channels do not divide into {self.num_heads} groups")
         if self.sdt and self.hidden_size < 16:
             raise ConfigError(f"hidden_size {self.hidden_size} is below 16, which the token router needs")
-        if not isinstance(self.prepared_mib, int) or self.prepared_mib < 0:
-            raise ConfigError(f"prepared_mib must be a whole number of at least 0, not {self.prepared_mib!r}")
+        if self.adapter is not None and not self.adapter.folded:
+            raise ConfigError("adapter: folded: false is not for models that slice their weights; leave it out")
         if self.activity is not None:
             object.__setattr__(self, "activity", Activity.parse(self.activity))
             self.activity.fractions(0.0, self.block_cost, self.tdw, self.sdt)

@@ -30,27 +30,39 @@ def rank_by_magnitude(model: DiT) -> None:
         bias = attention.get_parameter("qkv.bias")
         width = qkv.shape[1]
         rows, columns = qkv.view(3, heads, -1, width), proj.view(width, heads, -1)
-        norm = rows.square().sum((0, 2, 3)) + columns.square().sum((0, 2))
+        norm = _squares(rows, (0, 2, 3)) + _squares(columns, (0, 2))
         order = norm.argsort(descending=True, stable=True)
         qkv.copy_(rows[:, order].flatten(0, 2))
         bias.copy_(bias.view(3, heads, -1)[:, order].flatten())
         proj.copy_(columns[:, order].flatten(1))
         fc1, fc2 = mlp.get_parameter("fc1.weight"), mlp.get_parameter("fc2.weight")
-        order = (fc1.square().sum(1) + fc2.square().sum(0)).argsort(descending=True, stable=True)
+        order = (_squares(fc1, (1,)) + _squares(fc2, (0,))).argsort(descending=True, stable=True)
         fc1.copy_(fc1[order])
         mlp.get_parameter("fc1.bias").copy_(mlp.get_parameter("fc1.bias")[order])
         fc2.copy_(fc2[:, order])
 
 
+def _squares(weight: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """In float64: files of adapters rest on the order, so that machines which sum in other orders must agree on it."""
+    return weight.double().square().sum(dims)
+
+
+@torch.no_grad()
+def fill(model: DyDiT, static: DiT, rank: bool) -> None:
+    """Put the weights of ``static`` into ``model``, ranked or as they are; what it lacks stays."""
+    model.load_state_dict({**model.state_dict(), **static.state_dict()})
+    if rank:
+        rank_by_magnitude(model)
+
+
 def dydit_from(static: nn.Module, *, rank: bool = True, **config: Any) -> DyDiT:
-    """A DyDiT with the weights of ``static``, ranked unless ``rank`` is off, and open routers.
+    """A DyDiT with the weights of ``static``, ranked unless ``rank`` is off, and open routers. With adapters the base
+    is frozen.
 
     ``config`` holds fields of DyDiTConfig; those of its shape must be the model's. Raises ConfigError.
     """
     base, merged = shape_of(static, "DyDiT", config)
     model = DyDiT(make_config(DyDiTConfig, merged)).to(base.pos_embed)
-    state: dict[str, Tensor] = dict(model.state_dict())
-    model.load_state_dict({**state, **base.state_dict()})
-    if rank:
-        rank_by_magnitude(model)
+    fill(model, base, rank)
+    model.freeze_base()
     return model

@@ -1,4 +1,4 @@
-"""What trains routers: a loss on the compute they leave on, its target over the steps, stratified timesteps."""
+"""What trains routers: a loss on the compute they leave on, and its target over the steps."""
 
 from __future__ import annotations
 
@@ -37,12 +37,3 @@ def target_at(step: int, target: float, hold: int, ramp: int) -> float:
     if step < hold:
         return 1.0
     return 1.0 - (1.0 - target) * min(step / ramp, 1.0) if ramp else target
-
-
-def stratified_timesteps(batch: int, total: int, generator: torch.Generator, strata: int = 4) -> Tensor:
-    """(B,) timesteps in [0, total), row i drawn from stratum i mod ``strata`` of equal ones.
-
-    The batch's mean compute then scatters less than with uniform timesteps, where compute depends on time.
-    """
-    size = total // strata
-    return torch.randint(size, (batch,), generator=generator) + size * (torch.arange(batch) % strata)

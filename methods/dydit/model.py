@@ -23,7 +23,8 @@ from methods.dydit.tokens import imposed_mask
 from methods.dydit.width import AttentionSlice, Indices, MlpSlice, slice_attention, slice_mlp
 from methods.dydit.work import Planner, work_units
 from methods.errors import ConfigError
-from methods.prepared import KeepsPrepared
+from methods.lora.adapted import ALL
+from methods.lora.lora import sources_of, weight_of
 from methods.protocols import StepPlan, WorkLedger, WorkUnit
 
 
@@ -35,7 +36,7 @@ class MaskedOutput:
     masks: tuple[Masks, ...]
 
 
-class DyDiT(KeepsPrepared, DiT):
+class DyDiT(DiT):
     """DiT with TDW and SDT; loads the published checkpoints of both formats."""
 
     config: DyDiTConfig
@@ -84,20 +85,23 @@ class DyDiT(KeepsPrepared, DiT):
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # a look-up, now and then slicing: nothing to compile
     def slices(self, layer: int, plan: StepPlan) -> tuple[AttentionSlice, MlpSlice]:
-        """Weights of one layer under ``plan``."""
-        block = self.layers[layer]
+        """Weights of one layer under ``plan``, with its updates in them. Raises ConfigError for a plan without time."""
+        block, time = self.layers[layer], plan.adapted
+        if self.timed and time is None:
+            raise ConfigError("these updates depend on the timestep: take plans from the model's plan()")
+        self.switch.active, self.switch.time = (None if self.config.adapter is None else ALL), time
         everything = tuple(range(block.parts))
         heads = everything if plan.heads is None else plan.heads[layer]
         groups = everything if plan.groups is None else plan.groups[layer]
         attention = self.prepared.get(
-            (layer, "attention", heads),
-            (block.attn.qkv.weight, block.attn.qkv.bias, block.attn.proj.weight, block.attn.proj.bias),
-            lambda: slice_attention(block.attn, heads),
+            (layer, "attention", heads, time),
+            (*sources_of(block.attn.qkv), *sources_of(block.attn.proj)),
+            lambda: slice_attention(block.attn, heads, weight_of),
         )
         mlp = self.prepared.get(
-            (layer, "mlp", groups),
-            (block.mlp.fc1.weight, block.mlp.fc1.bias, block.mlp.fc2.weight, block.mlp.fc2.bias),
-            lambda: slice_mlp(block.mlp, groups, block.parts),
+            (layer, "mlp", groups, time),
+            (*sources_of(block.mlp.fc1), *sources_of(block.mlp.fc2)),
+            lambda: slice_mlp(block.mlp, groups, block.parts, weight_of),
         )
         return attention, mlp
 
@@ -115,12 +119,14 @@ class DyDiT(KeepsPrepared, DiT):
     def routers(self) -> Sequence[nn.Module]:
         return [block.token_selection for block in self.layers] if self.config.sdt else []
 
-    def plan(self, timesteps: Sequence[float]) -> list[StepPlan]:
-        """Masks of every step, ahead of sampling. A timestep has the same masks in every grid that visits it.
+    def plan(self, timesteps: Sequence[float], *, stages: int = 1) -> list[StepPlan]:
+        """Masks of every evaluation, ahead of sampling. A timestep has the same masks in every grid that visits it.
 
         Without weights (on the ``meta`` device) routers count as open, which is how they are initialised.
         """
-        times = [float(t) for t in timesteps]
+        return [self.at_its_time(plan) for plan in self._plan([float(t) for t in timesteps])]
+
+    def _plan(self, times: list[float]) -> list[StepPlan]:
         if self.config.activity is not None:
             self._verdicts(times)
             return [self._imposed(t) for t in times]
@@ -148,7 +154,9 @@ class DyDiT(KeepsPrepared, DiT):
 
     def _imposed(self, timestep: float) -> StepPlan:
         config = self.config
-        fractions = config.activity.fractions(timestep, config.block_cost, config.tdw, config.sdt)
+        # profiles are told by the 1000 training timesteps of noise prediction
+        place = 999 * self.process.noisiness(timestep)
+        fractions = config.activity.fractions(place, config.block_cost, config.tdw, config.sdt)
         head_cost = config.activity.head_cost(config.block_cost)
         active = counts(fractions, config.depth, config.num_heads, config.tokens, head_cost)
         return StepPlan(
@@ -157,6 +165,11 @@ class DyDiT(KeepsPrepared, DiT):
             groups=tuple(tuple(range(count)) for count in active.groups) if config.tdw else None,
             tokens=active.tokens if config.sdt else None,
         )
+
+    # Training of what is added to the base
+
+    def is_added(self, name: str) -> bool:
+        return super().is_added(name) or "_rate.router." in name or ".token_selection." in name
 
     # Execution
 
@@ -222,14 +235,15 @@ class DyDiT(KeepsPrepared, DiT):
         if self.config.activity is not None:
             raise ConfigError("activity is imposed at inference only; build the model without it to train")
         tokens, c = self.embed(x, t, y)
-        if complete:
-            for block in self.layers:
-                tokens = DiTBlock.forward(block, tokens, c)
-            return MaskedOutput(self.head(tokens, c), ())
-        embedded, masks = self.t_embedder(t), []
+        self.adapt(t, None)
+        embedded, masks = None if complete else self.t_embedder(t), []
         for block in self.layers:
-            tokens, mask = block.masked(tokens, c, embedded, generator)
-            masks.append(mask)
+            if embedded is None:
+                tokens = DiTBlock.forward(block, tokens, c)
+            else:
+                tokens, mask = block.masked(tokens, c, embedded, generator)
+                masks.append(mask)
+        self.rest()
         return MaskedOutput(self.head(tokens, c), tuple(masks))
 
     def work(self, plan: StepPlan, rows: int = 1, tokens: tuple[int, ...] | None = None) -> list[WorkUnit]:

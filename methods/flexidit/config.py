@@ -9,6 +9,7 @@ from methods.backbones.dit import DiTConfig
 from methods.errors import ConfigError
 from methods.flexidit.cost import macs
 from methods.flexidit.schedule import Schedule
+from methods.lora.config import AdapterConfig
 
 Recipe = Literal["shared", "lora"]
 Positions = Literal["centre", "corner"]
@@ -21,29 +22,29 @@ class FlexiDiTConfig(DiTConfig):
 
     patch_sizes      all sizes, coarse ones and the pre-trained one; each divides input_size
     recipe           shared: one set of weights, (de-)embeddings projected from stored kernels; lora: the base as it
-                     is, and for each new size its own (de-)embedding and low-rank updates of attention and MLP
+                     is, and for each new size its own (de-)embedding and low-rank updates of attention and MLP;
+                     ``adapter`` says which, of rank 32 unless it says another (shared: one set for all sizes)
     underlying_size  patch size of the stored kernels (shared)
-    lora_rank        rank of the updates (lora)
-    lora_merged      at inference add the updates into a copy of the weights a size; else they run beside them
     positions        where a patch is on the pre-trained size's grid: by its centre or its corner
     size_norm        a layer norm after the patch embedding of every new size
     schedule         sizes over the sampling steps: see ``Schedule.parse``; unset: the pre-trained size throughout
     layout           how two branches of unequal length run in one guided step; auto: as ``tune`` measured
-    prepared_mib     memory for projected kernels and merged weights, MiB
+
+    ``prepared_mib`` is for projected kernels and folded weights.
     """
 
     patch_sizes: Any = (2, 4)
     recipe: Recipe = "shared"
     underlying_size: int = 4
-    lora_rank: int = 32
-    lora_merged: bool = True
     positions: Positions = "centre"
     size_norm: bool = False
     schedule: Any = None
     layout: Layout = "auto"
-    prepared_mib: int = 4096
 
     def __post_init__(self) -> None:
+        if self.recipe == "lora":
+            given = {} if self.adapter is None else self.adapter
+            object.__setattr__(self, "adapter", AdapterConfig.parse(given, rank=32))
         super().__post_init__()
         sizes = self.patch_sizes
         if not isinstance(sizes, list | tuple) or not all(type(size) is int and size > 0 for size in sizes):
@@ -63,10 +64,14 @@ class FlexiDiTConfig(DiTConfig):
                 f"layout {self.layout} runs both branches on the same weights, and recipe lora gives each size its "
                 "own: leave it at auto"
             )
-        for name, least in (("underlying_size", 1), ("lora_rank", 1), ("prepared_mib", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        if self.layout not in ("auto", "separate") and not self.shares_rows:
+            raise ConfigError(
+                f"layout {self.layout} puts sequences into one row, and updates that depend on the timestep run "
+                "beside the weights row by row: leave it at auto, or fold them"
+            )
+        value = self.underlying_size
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"underlying_size must be a whole number of at least 1, not {value!r}")
         if self.recipe == "shared" and self.underlying_size < self.patch_size:
             raise ConfigError(
                 f"underlying_size {self.underlying_size} is below patch_size {self.patch_size}: "
@@ -79,6 +84,12 @@ class FlexiDiTConfig(DiTConfig):
         if self.input_size % size:
             fitting = ", ".join(str(d) for d in range(1, self.input_size + 1) if self.input_size % d == 0)
             raise ConfigError(f"patch size {size} does not divide input_size {self.input_size}; these do: {fitting}")
+
+    @property
+    def shares_rows(self) -> bool:
+        """Whether sequences of both branches may lie in one row: they have the same weights there."""
+        adapter = self.adapter
+        return self.recipe == "shared" and (adapter is None or adapter.folded or not adapter.timed)
 
     def tokens_at(self, size: int) -> int:
         """Length of the sequence at patch ``size``."""

@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from methods.backbones.dit import DiT
 from methods.config import make_config
 from methods.conversion import shape_of
 from methods.flexidit.config import FlexiDiTConfig
@@ -15,15 +16,9 @@ from methods.flexidit.patching import lift_embedding, lift_head, project_embeddi
 
 
 @torch.no_grad()
-def flexidit_from(static: nn.Module, **config: Any) -> FlexiDiT:
-    """A FlexiDiT with the weights of ``static``; new sizes start from what its kernels project to. With the LoRA recipe
-    the base is frozen.
-
-    ``config`` holds fields of FlexiDiTConfig; those of its shape must be the model's. Raises ConfigError.
-    """
-    base, merged = shape_of(static, "FlexiDiT", config)
-    model = FlexiDiT(make_config(FlexiDiTConfig, merged)).to(base.pos_embed)
-    given, channels = base.state_dict(), base.out_channels
+def fill(model: FlexiDiT, base: DiT) -> None:
+    """Put the weights of the static ``base`` into ``model``; new sizes start from what its kernels project to."""
+    given, channels = base.state_dict(), base.config.head_channels
     stored = max(model.config.underlying_size, model.config.patch_size)
     embed = lift_embedding(given["x_embedder.proj.weight"], stored)
     head = {name: lift_head(given[f"final_layer.linear.{name}"], channels, stored) for name in ("weight", "bias")}
@@ -39,5 +34,17 @@ def flexidit_from(static: nn.Module, **config: Any) -> FlexiDiT:
         own.x_embedder.proj.bias.copy_(given["x_embedder.proj.bias"])
         own.linear.weight.copy_(project_head(head["weight"], channels, size))
         own.linear.bias.copy_(project_head(head["bias"], channels, size))
+
+
+@torch.no_grad()
+def flexidit_from(static: nn.Module, **config: Any) -> FlexiDiT:
+    """A FlexiDiT with the weights of ``static``; new sizes start from what its kernels project to. With adapters the
+    base is frozen.
+
+    ``config`` holds fields of FlexiDiTConfig; those of its shape must be the model's. Raises ConfigError.
+    """
+    base, merged = shape_of(static, "FlexiDiT", config)
+    model = FlexiDiT(make_config(FlexiDiTConfig, merged)).to(base.pos_embed)
+    fill(model, base)
     model.freeze_base()
     return model

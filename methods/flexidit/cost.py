@@ -25,6 +25,6 @@ def macs(config: DiTConfig, size: int, *, modulation: bool = True) -> int:
     width, tokens = config.hidden_size, (config.input_size // size) ** 2
     hidden = int(width * config.mlp_ratio)
     block = 4 * tokens * width**2 + 2 * tokens * width * hidden + 2 * tokens**2 * width
-    ends = config.input_size**2 * (config.in_channels + config.out_channels) * width
+    ends = config.input_size**2 * (config.in_channels + config.head_channels) * width
     adaln = 6 * config.depth * width**2 + 2 * width**2 + TIME_FEATURES * width + width**2
     return config.depth * block + ends + (adaln if modulation else 0)

@@ -24,11 +24,10 @@ from methods.flexidit.packing import choose_layouts, run_pair
 from methods.flexidit.patching import patch_positions, project_embedding, project_head
 from methods.flexidit.schedule import Resolved
 from methods.flexidit.work import work_units
-from methods.lora.lora import Switch, add_lora
-from methods.prepared import KeepsPrepared
+from methods.lora.adapted import ALL
 from methods.protocols import StepPlan, WorkLedger, WorkUnit
 
-LORA_TARGETS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+FINE = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +51,10 @@ class NewSize(nn.Module):
     def __init__(self, config: FlexiDiTConfig, size: int) -> None:
         super().__init__()
         self.x_embedder = PatchEmbed(size, config.in_channels, config.hidden_size)
-        self.linear = nn.Linear(config.hidden_size, size**2 * config.out_channels)
+        self.linear = nn.Linear(config.hidden_size, size**2 * config.head_channels)
 
 
-class FlexiDiT(KeepsPrepared, DiT):
+class FlexiDiT(DiT):
     """``model(x, t, y, patch_size=4)``: x (B, C, S, S) -> (B, C_out, S, S) at any of ``patch_sizes``."""
 
     config: FlexiDiTConfig
@@ -64,7 +63,7 @@ class FlexiDiT(KeepsPrepared, DiT):
         config = config or FlexiDiTConfig()
         self.__dict__["config"] = config
         self.__dict__["layouts"] = {}
-        self.__dict__["switch"] = Switch(config.lora_merged, prepared=self.prepared)
+        self.__dict__["_fine"] = None
         super().__init__(config)
         new = [str(size) for size in config.patch_sizes[1:]]
         lora = config.recipe == "lora"
@@ -73,10 +72,8 @@ class FlexiDiT(KeepsPrepared, DiT):
         self.new_sizes = nn.ModuleDict({size: NewSize(config, int(size)) for size in new} if lora else {})
         norms = new if config.size_norm else []
         self.size_norms = nn.ModuleDict({size: nn.LayerNorm(config.hidden_size, eps=1e-6) for size in norms})
-        if lora:
-            self.lora_layers = add_lora(self.blocks, LORA_TARGETS, tuple(new), config.lora_rank, self.switch)
 
-    switch: Switch
+    _fine: Resolved | None
     layouts: dict[tuple[int | None, int | None, int, bool], dict[str, float]]
     """Measured by ``tune``: (patch, guide, images, same labels) -> layout -> milliseconds."""
 
@@ -89,22 +86,28 @@ class FlexiDiT(KeepsPrepared, DiT):
     def patch_sizes(self) -> tuple[int, ...]:
         return cast(tuple[int, ...], self.config.patch_sizes)
 
-    def freeze_base(self) -> None:
-        """Leave only what the LoRA recipe adds to be trained; nothing to do where weights are shared."""
+    @property
+    def adapter_names(self) -> tuple[str, ...]:
+        """The LoRA recipe has an update for every new size."""
         if self.config.recipe == "shared":
-            return
-        for name, parameter in self.named_parameters():
-            added = name.startswith(("size_embed.", "new_sizes.", "size_norms.")) or ".adapters." in name
-            parameter.requires_grad_(added)
+            return super().adapter_names
+        return tuple(str(size) for size in self.config.patch_sizes[1:])
+
+    def update_at(self, size: int) -> str | None:
+        """Which update works at patch ``size``."""
+        if self.config.recipe == "shared":
+            return None if self.config.adapter is None else ALL
+        return str(size) if self._adapted(size) else None
+
+    def is_added(self, name: str) -> bool:
+        return super().is_added(name) or name.startswith(("size_embed.", "new_sizes.", "size_norms."))
 
     # What is prepared and when it is dropped
 
     def prepare(self, plan: StepPlan) -> None:
         for size in {plan.patch or self.config.patch_size, plan.guide or self.config.patch_size}:
             self.ends(size)
-            if self._adapted(size) and self.switch.merged:
-                for layer in self.lora_layers:
-                    layer.merged(str(size))
+            self.fold(plan, self.update_at(size))
 
     def _adapted(self, size: int) -> bool:
         return self.config.recipe == "lora" and size != self.config.patch_size
@@ -125,7 +128,7 @@ class FlexiDiT(KeepsPrepared, DiT):
             place = self._positions(size) if mark is None else self._positions(size) + mark
             if self.config.recipe == "lora":
                 return Ends(embedder.weight, bias, place, linear.weight, linear.bias)
-            channels = self.out_channels
+            channels = self.config.head_channels
             return Ends(
                 project_embedding(embedder.weight, size),
                 bias,
@@ -148,13 +151,28 @@ class FlexiDiT(KeepsPrepared, DiT):
 
     # Planning
 
-    def plan(self, timesteps: Sequence[float]) -> list[StepPlan]:
+    def plan(self, timesteps: Sequence[float], *, stages: int = 1) -> list[StepPlan]:
         """The patch size of every step and, where it differs, of its guidance branch. Raises ConfigError."""
-        resolved = self.resolve(len(timesteps))
-        return [
-            StepPlan(float(t), patch=patch, guide=None if guide == patch else guide)
-            for t, patch, guide in zip(timesteps, resolved.patch, resolved.guide, strict=True)
-        ]
+        resolved = self.resolve(len(timesteps) // stages)
+        return [self._step(t, resolved, index // stages) for index, t in enumerate(timesteps)]
+
+    def plan_at(self, timestep: float) -> StepPlan:
+        """As in a grid of ``FINE`` even steps over the model's time. Raises ConfigError."""
+        if self._fine is None:
+            schedule = self.config.schedule
+            if schedule is not None and schedule.counts_steps:
+                raise ConfigError(
+                    "schedule: a solver that chooses its own steps takes no counts of them; give a target, or fractions"
+                )
+            self._fine = self.resolve(FINE)
+        place = int((1 - self.process.noisiness(timestep)) * FINE)
+        return self._step(timestep, self._fine, min(max(place, 0), FINE - 1))
+
+    def _step(self, timestep: float, resolved: Resolved, step: int) -> StepPlan:
+        patch, guide = resolved.patch[step], resolved.guide[step]
+        plan = StepPlan(float(timestep), patch=patch, guide=None if guide == patch else guide)
+        updates = {self.update_at(patch), self.update_at(guide)} - {None}
+        return self.at_its_time(plan) if updates else plan
 
     def resolve(self, steps: int) -> Resolved:
         """The schedule over ``steps`` steps, noisiest first."""
@@ -190,11 +208,13 @@ class FlexiDiT(KeepsPrepared, DiT):
             listed, more = (", ".join(map(str, sizes)) for sizes in (self.patch_sizes, (*self.patch_sizes, size)))
             raise ConfigError(f"the model has patch sizes {listed} and not {size} (patch_sizes=[{more}] would add it)")
         tokens, c = self.tokens_of(x, size), self.condition(t, y)
-        self.switch.active = str(size) if self._adapted(size) else None
+        self.adapt(t, plan, self.update_at(size))
         for block in self.blocks:
             tokens = block(tokens, c)
+        self.rest()
         if ledger is not None:
-            ledger.record(StepPlan(-1.0 if plan is None else plan.timestep, patch=size), rows=x.shape[0])
+            time, adapted = (-1.0, None) if plan is None else (plan.timestep, plan.adapted)
+            ledger.record(StepPlan(time, patch=size, adapted=adapted), rows=x.shape[0])
         return self.head_at(tokens, c, size)
 
     def tokens_of(self, x: Tensor, size: int) -> Tensor:

@@ -100,7 +100,7 @@ def run_pair(
     ledger: WorkLedger | None = None,
 ) -> tuple[Tensor, Tensor]:
     """See ``Flexible.pair``."""
-    if layout == "separate":
+    if layout == "separate" or (model.timed and model.runs_beside(plan)):  # rows would share one row's mixture
         first, second = plan.branches
         return model(x, t, y, plan=first, ledger=ledger), model(x, t, y_guide, plan=second, ledger=ledger)
     assert plan.patch is not None and plan.guide is not None
@@ -110,9 +110,10 @@ def run_pair(
     c = model.condition(t, y)
     conditions = c if same_class else torch.cat([c, model.condition(t, y_guide)])
     rows = join(fine, coarse, arrangement)
-    model.switch.active = None
+    model.adapt(t, plan, model.update_at(plan.patch))
     for block in model.blocks:
         rows = block(rows, conditions, arrangement.packing)
+    model.rest()
     if ledger is not None:
         ledger.record(replace(plan, layout=layout if same_class else f"{layout}, two classes"), rows=2 * images)
     flat = rows.flatten(0, 1)
@@ -137,7 +138,7 @@ def choose_layouts(
     Returns median milliseconds: 'patch 2, guidance 4' -> layout -> ms.
     """
     found: dict[str, dict[str, float]] = {}
-    usable = LAYOUTS if model.config.recipe == "shared" else LAYOUTS[:1]
+    usable = LAYOUTS if model.config.shares_rows else LAYOUTS[:1]
     device = model.pos_embed.device
     for plan in {each.key: each for each in plans if each.guide is not None}.values():
         key, name = (plan.patch, plan.guide, images, same_class), f"patch {plan.patch}, guidance {plan.guide}"

@@ -55,6 +55,11 @@ class Schedule:
     main: Branch
     guidance: Branch | None = None
 
+    @property
+    def counts_steps(self) -> bool:
+        """Whether a branch was written as counts, which must add up to the sampler's steps."""
+        return any(branch is not None and branch.form == "steps" for branch in (self.main, self.guidance))
+
     @staticmethod
     def parse(value: Any, known: Sizes) -> Schedule:
         """From what users write. ``known``: the model's sizes. Raises ConfigError.

@@ -1,6 +1,6 @@
 """What a call of a FlexiDiT executes, piece by piece, for counting: the same operators on the same shapes.
 
-Projecting kernels and merging updates happens once a size, not in calls: it is in no count, and ``prepare_ms`` has it.
+Projecting kernels and folding updates in happens once, not in calls: it is in no count, and ``prepare_ms`` has it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from methods.backbones.dit import FinalLayer
 from methods.backbones.layers import PatchEmbed
 from methods.flexidit.packing import arrange, join
-from methods.lora.lora import Switch
+from methods.lora.adapted import BlockWork
 from methods.protocols import StepPlan, WorkUnit
 
 if TYPE_CHECKING:
@@ -28,14 +28,10 @@ def work_units(model: FlexiDiT, plan: StepPlan, rows: int) -> list[WorkUnit]:
         return _packed(model, plan, rows // 2)
     if plan.guide is not None:
         return [unit for branch in plan.branches for unit in work_units(model, branch, rows // 2)]
-    unmerged = config.recipe == "lora" and size != config.patch_size and not config.lora_merged
-    block = BlockWork(model.blocks[0], model.switch, str(size) if unmerged else None)
-    length, width = config.tokens_at(size), config.hidden_size
-    name = f"block tokens={length}" + (" with LoRA beside" if unmerged else "")
     return [
         *model.work_of_condition(rows),
         *_ends(model, size, rows),
-        WorkUnit(name, config.depth, block, lambda: (model.random(rows, length, width), model.random(rows, width))),
+        *model.work_of_blocks(rows, config.tokens_at(size), plan, model.update_at(size)),
     ]
 
 
@@ -46,7 +42,7 @@ def _ends(model: FlexiDiT, size: int, rows: int) -> list[WorkUnit]:
         embed: nn.Module = PatchEmbed(size, config.in_channels, width)
         if str(size) in model.size_norms:
             embed = nn.Sequential(embed, nn.LayerNorm(width, eps=1e-6))
-        final = FinalLayer(width, size**2 * config.out_channels)
+        final = FinalLayer(width, size**2 * config.head_channels)
     dtype = model.pos_embed.dtype
     return [
         WorkUnit(
@@ -69,7 +65,8 @@ def _packed(model: FlexiDiT, plan: StepPlan, images: int) -> list[WorkUnit]:
     layout, _, classes = plan.layout.partition(", ")
     config, conditions = model.config, images if not classes else 2 * images
     long, short, width = config.tokens_at(plan.patch), config.tokens_at(plan.guide), config.hidden_size
-    block = PackedBlockWork(model.blocks[0], layout, images, long, short, not classes)
+    update = model.update_at(plan.patch) if model.runs_beside(plan) else None
+    block = BlockWork(PackedBlock(model.blocks[0], layout, images, long, short, not classes), model.switch, update)
     return [
         *model.work_of_condition(conditions),
         *_ends(model, plan.patch, images),
@@ -87,20 +84,7 @@ def _packed(model: FlexiDiT, plan: StepPlan, images: int) -> list[WorkUnit]:
     ]
 
 
-class BlockWork(nn.Module):
-    """A block with one update beside its weights, or with none (merged updates have the base's shapes)."""
-
-    def __init__(self, block: nn.Module, switch: Switch, update: str | None) -> None:
-        super().__init__()
-        self.block, self.switch, self.update = block, switch, update
-
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        self.switch.active = self.update
-        out: Tensor = self.block(x, c)
-        return out
-
-
-class PackedBlockWork(nn.Module):
+class PackedBlock(nn.Module):
     """A block on the rows of a layout; putting tokens into them moves data only."""
 
     def __init__(self, block: nn.Module, layout: str, images: int, long: int, short: int, same_class: bool) -> None:

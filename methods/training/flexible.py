@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.diffusion.ddpm import DDPM
-from methods.diffusion.loss import HybridLoss
-from methods.diffusion.schedules import noise_schedule
+from methods.diffusion.flow import Euler
 from methods.errors import ConfigError
 from methods.flexidit.model import FlexiDiT
 from methods.training.loop import LossOf
@@ -38,17 +37,17 @@ def check_sizes(flexible: FlexibleRecipe, model: FlexiDiT) -> None:
 def flexible_denoising(data: Data, recipe: Recipe, device: str = "cpu") -> LossOf:
     """Each batch has one patch size, drawn from the recipe's probabilities.
 
-    denoising     the hybrid loss at that size
+    denoising     the process's loss at that size
     distillation  squared distance to the frozen base at the pre-trained size, variance channels included
     """
-    hybrid, flexible = HybridLoss(noise_schedule(), device), recipe.flexible
+    flexible = recipe.flexible
     assert flexible is not None
     distils, matching = flexible.objective == "distillation", flexible.matching
 
     def loss(model: nn.Module, generator: torch.Generator, step: int) -> Tensor:
         flexidit = cast(FlexiDiT, model)
         size = _draw_size(flexible, flexidit, generator)
-        batch = draw_batch(data, recipe, hybrid, generator, device)
+        batch = draw_batch(data, recipe, flexidit.process, generator, device)
         labels = drop_labels(batch.y, flexidit.num_classes, recipe, generator)
         output: Tensor = flexidit(batch.x_t, batch.t, labels, patch_size=size)
         if distils:
@@ -56,7 +55,7 @@ def flexible_denoising(data: Data, recipe: Recipe, device: str = "cpu") -> LossO
                 target = flexidit(batch.x_t, batch.t, labels)
             total: Tensor = (output - target).square().mean()
         else:
-            total = hybrid(output, batch.x0, batch.x_t, batch.t, batch.noise).total.mean()
+            total = batch.loss(output)
         if matching is not None and step % matching.every == 0:
             total = total + matching.weight * matching_loss(flexidit, data, matching, generator, device)
         return total
@@ -74,35 +73,36 @@ def _draw_size(flexible: FlexibleRecipe, model: FlexiDiT, generator: torch.Gener
 def matching_loss(
     model: FlexiDiT, data: Data, recipe: MatchingRecipe, generator: torch.Generator, device: str = "cpu"
 ) -> Tensor:
-    """Squared maximum mean discrepancy between what a chain of weak, then powerful DDPM steps gives and noised data.
+    """Squared maximum mean discrepancy between what a chain of weak, then powerful steps gives and noised data.
+
+    Steps are DDPM's on a grid of noise prediction, Euler's on one of a flow.
 
     Chains start from other images than those they are compared with, at random places of the grid, more often near its
     clean end. Gradients run through the whole chain.
     """
-    sampler, steps = DDPM(recipe.grid), recipe.weak_steps + recipe.powerful_steps
+    process = model.process
+    sampler = DDPM(recipe.grid) if process.predicts == "noise" else Euler(recipe.grid)
+    steps = recipe.weak_steps + recipe.powerful_steps
     new = model.patch_sizes[1:]
     weak = new[int(torch.randint(len(new), (1,), generator=generator))]
     # u² puts most chains near the clean end, where the discrepancy is largest
-    low = int(float(torch.rand(1, generator=generator)) ** 2 * (recipe.grid - steps))
+    end = recipe.grid - 1 - int(float(torch.rand(1, generator=generator)) ** 2 * (recipe.grid - steps))
     rows = torch.randint(len(data), (2 * recipe.batch,), generator=generator)
     images, labels = (each.to(device) for each in data.batch(rows))
 
     def normal() -> Tensor:
         return torch.randn((recipe.batch, *images.shape[1:]), generator=generator).to(device)
 
-    def noised(x0: Tensor, index: int) -> Tensor:
-        cumprod = float(sampler.schedule.alphas_cumprod[index])
-        mixed: Tensor = cumprod**0.5 * x0 + (1 - cumprod) ** 0.5 * normal()
-        return mixed
+    def at(step: int) -> Tensor:
+        return torch.full((recipe.batch,), sampler.timesteps[step], device=device)
 
     y = labels[: recipe.batch]
-    x = noised(images[: recipe.batch], low + steps)
+    x = process.noised(images[: recipe.batch], at(end - steps), normal())
     for done in range(steps):
-        index = low + steps - done
-        t = torch.full((recipe.batch,), sampler.schedule.timesteps[index], device=device)
+        step = end - steps + done
         size = weak if done < recipe.weak_steps else model.config.patch_size
-        x = sampler.step(model(x, t, y, patch_size=size), x, index, normal)
-    return squared_mmd(x, noised(images[recipe.batch :], low))
+        x = sampler.step(model(x, at(step), y, patch_size=size), x, step, normal)
+    return squared_mmd(x, process.noised(images[recipe.batch :], at(end), normal()))
 
 
 def squared_mmd(a: Tensor, b: Tensor) -> Tensor:

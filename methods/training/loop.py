@@ -26,11 +26,55 @@ LossOf = Callable[[nn.Module, torch.Generator, int], Tensor]
 
 @dataclass(frozen=True)
 class Trained:
-    """``ema``: the averaged weights; ``losses``: mean loss of each tenth of the run, for the manifest."""
+    """``ema``: a whole state dict, averaged in what was trained; ``losses``: mean loss of each tenth of the run."""
 
     ema: dict[str, Tensor]
     steps: int
     losses: list[float]
+
+
+class Training:
+    """A model beside what training it holds: AdamW's averages and ``ema``, a copy, both of trained parameters alone.
+
+    The model must be in train mode. A step changes all of them in place.
+    """
+
+    def __init__(self, model: nn.Module, loss_of: LossOf, recipe: Recipe) -> None:
+        self.model, self.loss_of, self.recipe = model, loss_of, recipe
+        trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        self._trained = list(trained.values())
+        self.ema = {name: value.detach().clone() for name, value in trained.items()}
+        self.optimizer = torch.optim.AdamW(
+            self._trained,
+            lr=recipe.optimizer.rate,
+            betas=recipe.optimizer.betas,
+            weight_decay=recipe.optimizer.weight_decay,
+        )
+
+    def step(self, step: int) -> Tensor:
+        """One whole step: batch, forward, loss, backward, AdamW, average. Returns the loss, a scalar.
+
+        Raises FloatingPointError when that is not finite.
+        """
+        recipe = self.recipe
+        self.optimizer.zero_grad(set_to_none=True)  # first, so that the forward need not find room beside gradients
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(recipe.optimizer, step, recipe.steps)
+        loss = self.loss_of(self.model, step_generator(recipe.seed, step), step)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"loss is {loss.item()} at step {step}")
+        loss.backward()  # type: ignore[no-untyped-call]
+        if recipe.optimizer.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self._trained, recipe.optimizer.clip_norm)
+        self.optimizer.step()
+        with torch.no_grad():
+            for average, value in zip(self.ema.values(), self._trained, strict=True):
+                average.lerp_(value, 1 - recipe.ema)
+        return loss.detach()
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The model's state dict with the averages in place of what is trained; the rest is the model's own."""
+        return {**self.model.state_dict(), **self.ema}
 
 
 def learning_rate(recipe: OptimizerRecipe, step: int, total: int) -> float:
@@ -48,15 +92,9 @@ def train(model: nn.Module, loss_of: LossOf, recipe: Recipe, folder: Path, progr
 
     Raises CheckpointError if that file belongs to another recipe, FloatingPointError when the loss is not finite.
     """
-    optimizer = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad],
-        lr=recipe.optimizer.rate,
-        betas=recipe.optimizer.betas,
-        weight_decay=recipe.optimizer.weight_decay,
-    )
-    ema = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    training = Training(model, loss_of, recipe)
     path = folder / "checkpoint.pt"
-    start, history = _resume(path, model, ema, optimizer, recipe) if path.is_file() else (0, [])
+    start, history = _resume(path, training) if path.is_file() else (0, [])
     model.train()
     bar = tqdm(
         range(start, recipe.steps),
@@ -66,27 +104,16 @@ def train(model: nn.Module, loss_of: LossOf, recipe: Recipe, folder: Path, progr
         disable=not progress,
     )
     for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe.optimizer, step, recipe.steps)
-        loss = loss_of(model, step_generator(recipe.seed, step), step)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"loss is {loss.item()} at step {step}")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if recipe.optimizer.clip_norm is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_norm)
-        optimizer.step()
-        _update(ema, model, recipe.ema)
-        history.append(loss.item())
+        history.append(training.step(step).item())
         if step % 20 == 0:
             recent = history[-100:]
             bar.set_postfix(loss=f"{sum(recent) / len(recent):.4f}", refresh=False)
         if (step + 1) % recipe.checkpoint_every == 0 or step + 1 == recipe.steps:
-            _save(path, model, ema, optimizer, recipe, step + 1, history)
+            _save(path, training, step + 1, history)
     model.eval()
     tenth = max(1, len(history) // 10)
     return Trained(
-        ema,
+        training.averaged(),
         recipe.steps,
         [sum(part) / len(part) for k in range(0, len(history), tenth) if (part := history[k : k + tenth])],
     )
@@ -100,33 +127,16 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence((seed, step)).generate_state(1)[0]))
 
 
-@torch.no_grad()
-def _update(ema: dict[str, Tensor], model: nn.Module, decay: float) -> None:
-    for name, value in model.state_dict().items():
-        if value.is_floating_point():
-            ema[name].lerp_(value, 1 - decay)
-        else:
-            ema[name].copy_(value)
-
-
-def _save(
-    path: Path,
-    model: nn.Module,
-    ema: dict[str, Tensor],
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    step: int,
-    history: list[float],
-) -> None:
+def _save(path: Path, training: Training, step: int, history: list[float]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     state = {
-        "model": model.state_dict(),
-        "ema": ema,
-        "opt": optimizer.state_dict(),
+        "model": training.model.state_dict(),
+        "trained": training.ema,
+        "opt": training.optimizer.state_dict(),
         "step": step,
         "history": history,
-        "recipe": recipe.model_dump_json(),
+        "recipe": training.recipe.model_dump_json(),
     }
     with temporary.open("wb") as file:
         torch.save(state, file)
@@ -135,14 +145,14 @@ def _save(
     temporary.replace(path)
 
 
-def _resume(
-    path: Path, model: nn.Module, ema: dict[str, Tensor], optimizer: torch.optim.Optimizer, recipe: Recipe
-) -> tuple[int, list[float]]:
+def _resume(path: Path, training: Training) -> tuple[int, list[float]]:
     state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["recipe"] != recipe.model_dump_json():
+    if state["recipe"] != training.recipe.model_dump_json():
         raise CheckpointError(f"{path} was made by another recipe; delete it or train into another folder")
-    model.load_state_dict(state["model"])
-    for name, value in state["ema"].items():
-        ema[name].copy_(value)
-    optimizer.load_state_dict(state["opt"])
+    if state.get("trained", {}).keys() != training.ema.keys():
+        raise CheckpointError(f"{path} was made by another version of ditbench; delete it or train into another folder")
+    training.model.load_state_dict(state["model"])
+    for name, value in state["trained"].items():
+        training.ema[name].copy_(value)
+    training.optimizer.load_state_dict(state["opt"])
     return int(state["step"]), list(state["history"])

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.diffusion.loss import HybridLoss
-from methods.diffusion.schedules import TRAINING_STEPS, noise_schedule
-from methods.dydit.loss import active_share, flops_loss, stratified_timesteps, target_at
+from methods.diffusion.process import Process
+from methods.dydit.loss import active_share, flops_loss, target_at
 from methods.dydit.model import DyDiT, MaskedOutput
 from methods.protocols import Denoiser
 from methods.training.data.digits import Digits
@@ -21,13 +20,18 @@ from methods.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Batch:
-    """x0, x_t, noise (B, C, H, W); timesteps t (B,); labels y (B,), not yet dropped."""
+    """x0, x_t, noise (B, C, H, W); times t (B,); labels y (B,), not yet dropped."""
 
+    process: Process
     x0: Tensor
     x_t: Tensor
     noise: Tensor
     t: Tensor
     y: Tensor
+
+    def loss(self, output: Tensor) -> Tensor:
+        """Mean loss of a model's output (B, C or 2C, H, W) at x_t."""
+        return self.process.loss(output, self.x0, self.x_t, self.t, self.noise).mean()
 
 
 class Data(Protocol):
@@ -41,34 +45,33 @@ class Data(Protocol):
 
 
 def denoising(data: Data, recipe: Recipe, device: str = "cpu") -> LossOf:
-    """Hybrid loss at uniform timesteps on random images; labels are dropped at the recipe's rate."""
-    hybrid = HybridLoss(noise_schedule(), device)
+    """The loss of the model's process at uniform times on random images; labels are dropped at the recipe's rate."""
 
     def loss(model: nn.Module, generator: torch.Generator, step: int) -> Tensor:
-        batch = draw_batch(data, recipe, hybrid, generator, device)
-        labels = drop_labels(batch.y, cast(Denoiser, model).num_classes, recipe, generator)
-        output = model(batch.x_t, batch.t, labels)
-        return hybrid(output, batch.x0, batch.x_t, batch.t, batch.noise).total.mean()
+        denoiser = cast(Denoiser, model)
+        batch = draw_batch(data, recipe, denoiser.process, generator, device)
+        labels = drop_labels(batch.y, denoiser.num_classes, recipe, generator)
+        return batch.loss(denoiser(batch.x_t, batch.t, labels))
 
     return loss
 
 
 def dynamic_denoising(data: Data, recipe: Recipe, device: str = "cpu") -> LossOf:
-    """Hybrid loss of the masked model, the FLOPs loss, and for some steps the loss of the complete model.
+    """Denoising loss of the masked model, the FLOPs loss, and for some steps the loss of the complete model.
 
     Both forwards see the same x_t; labels are dropped anew in each.
     """
-    hybrid, dynamic = HybridLoss(noise_schedule(), device), recipe.dynamic
+    dynamic = recipe.dynamic
     assert dynamic is not None
 
     def loss(model: nn.Module, generator: torch.Generator, step: int) -> Tensor:
         dydit = cast(DyDiT, model)
-        batch = draw_batch(data, recipe, hybrid, generator, device)
+        batch = draw_batch(data, recipe, dydit.process, generator, device)
 
         def denoise(complete: bool) -> tuple[Tensor, MaskedOutput]:
             labels = drop_labels(batch.y, dydit.num_classes, recipe, generator)
             answer = dydit.masked(batch.x_t, batch.t, labels, complete=complete, generator=generator)
-            return hybrid(answer.out, batch.x0, batch.x_t, batch.t, batch.noise).total.mean(), answer
+            return batch.loss(answer.out), answer
 
         total, answer = denoise(complete=False)
         shares = active_share(answer.masks, dydit.config.block_cost)
@@ -79,17 +82,14 @@ def dynamic_denoising(data: Data, recipe: Recipe, device: str = "cpu") -> LossOf
     return loss
 
 
-def draw_batch(data: Data, recipe: Recipe, hybrid: HybridLoss, generator: torch.Generator, device: str) -> Batch:
+def draw_batch(data: Data, recipe: Recipe, process: Process, generator: torch.Generator, device: str) -> Batch:
     """All random numbers are drawn on the CPU, so that a device changes no choice."""
     rows = torch.randint(len(data), (recipe.batch,), generator=generator)
     x0, y = (each.to(device) for each in data.batch(rows))
-    if recipe.dynamic is not None and recipe.dynamic.stratified:
-        t = stratified_timesteps(recipe.batch, TRAINING_STEPS, generator)
-    else:
-        t = torch.randint(TRAINING_STEPS, (recipe.batch,), generator=generator)
+    t = process.draw_times(recipe.batch, generator, recipe.dynamic is not None and recipe.dynamic.stratified)
     noise = torch.randn(x0.shape, generator=generator).to(device)
     t = t.to(device)
-    return Batch(x0, hybrid.noised(x0, t, noise), noise, t, y)
+    return Batch(process, x0, process.noised(x0, t, noise), noise, t, y)
 
 
 def drop_labels(y: Tensor, no_class: int, recipe: Recipe, generator: torch.Generator) -> Tensor:

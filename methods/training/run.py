@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,10 +11,13 @@ import torch
 from torch import nn
 
 import methods
-from methods.backbones.dit import DiTConfig
+from methods.backbones.dit import DiT
+from methods.conversion import static_shape
 from methods.dydit.model import DyDiT
 from methods.errors import ConfigError
 from methods.flexidit.model import FlexiDiT
+from methods.lora.accounting import accounting
+from methods.lora.files import Origin, added, put_base
 from methods.registry import datasets
 from methods.training.data.digits import Digits
 from methods.training.digit_classifier import DigitClassifier
@@ -27,7 +30,10 @@ from methods.weights import save_state
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The checkpoint (EMA weights), its digest, and figures of the training itself."""
+    """The checkpoint (EMA weights), its digest, and figures of the training itself.
+
+    Of a model with adapters on a base the file holds what was trained, and which base that belongs to.
+    """
 
     path: Path
     sha256: str
@@ -42,9 +48,8 @@ def run_recipe(
     ``base``: the file that ``recipe.base`` names. Raises CheckpointError, ConfigError.
     """
     torch.manual_seed(recipe.seed)
-    data = datasets()[recipe.dataset].load()(**({} if recipe.data is None else {"folder": recipe.data}))
     if recipe.kind == "classifier":
-        training, test = cast(Digits, data).split()
+        training, test = cast(Digits, _data(recipe)).split()
         model: nn.Module = DigitClassifier()
         trained = train(model, classification(training, recipe), recipe, folder, progress)
         model.load_state_dict(trained.ema)
@@ -52,9 +57,14 @@ def run_recipe(
             correct = (model(test.images).argmax(1) == test.labels).float().mean().item()
         figures: dict[str, Any] = {"held_out_accuracy": correct, "held_out_images": len(test.labels)}
     else:
-        model = _denoiser(recipe, base).to(device)
-        trained = train(model, _objective(recipe)(data, recipe, device), recipe, folder, progress)
-        figures = {}
+        model, loss = prepared(recipe, base, device)
+        trained = train(model, loss, recipe, folder, progress)
+        counted = accounting(model)
+        figures = {
+            "trainable": counted.trainable,
+            "gradient_bytes": counted.gradient_bytes,
+            "optimizer_bytes": counted.optimizer_bytes,
+        }
     figures |= {
         "parameters": sum(p.numel() for p in model.parameters()),
         "steps": trained.steps,
@@ -62,8 +72,28 @@ def run_recipe(
     }
     path = folder / f"{recipe.recipe}.safetensors"
     dtype = torch.float16 if recipe.stored == "float16" else torch.float32
-    state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in trained.ema.items()}
-    return TrainingResult(path, save_state(path, state, {"recipe": recipe.model_dump()}), figures)
+    state, metadata = trained.ema, {"recipe": recipe.model_dump()}
+    if base is not None and isinstance(model, DiT) and model.config.adapter is not None:
+        assert recipe.base is not None
+        ranked = recipe.dynamic is not None and recipe.dynamic.rank
+        state = added(model, state)
+        metadata |= Origin.of(model, recipe.method, recipe.base, base, ranked).metadata()
+    state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
+    return TrainingResult(path, save_state(path, state, metadata), figures)
+
+
+def prepared(recipe: Recipe, base: Path | None, device: str = "cpu") -> tuple[nn.Module, LossOf]:
+    """A denoiser's model as its training begins, on ``device``, only what is trained marked so, and its loss.
+
+    ``base``: the file that ``recipe.base`` names. What is fresh in the model is drawn from torch's own generator.
+    Raises CheckpointError, ConfigError.
+    """
+    model = _denoiser(recipe, base).to(device)
+    return model, _objective(recipe)(cast(Data, _data(recipe)), recipe, device)
+
+
+def _data(recipe: Recipe) -> Any:
+    return datasets()[recipe.dataset].load()(**({} if recipe.data is None else {"folder": recipe.data}))
 
 
 def _objective(recipe: Recipe) -> Callable[[Data, Recipe, str], LossOf]:
@@ -78,17 +108,19 @@ def _denoiser(recipe: Recipe, base: Path | None) -> nn.Module:
         raise ConfigError(f"base: {recipe.base} was not given")
     model = methods.build(recipe.method, **recipe.config)
     _check_sections(recipe, model)
-    if recipe.dynamic is None and recipe.flexible is None:
+    plain = recipe.dynamic is None and recipe.flexible is None
+    if not isinstance(model, DiT) or (plain and model.config.adapter is None):
         return model if base is None else methods.load_weights(model, base)
     if base is not None:
-        shape = {field.name: getattr(model.config, field.name) for field in fields(DiTConfig)}
-        static = methods.load_weights(methods.build("dit", **shape), base)
+        static = cast(DiT, methods.load_weights(methods.build("dit", **static_shape(model.config)), base))
         options = {"rank": recipe.dynamic.rank} if recipe.dynamic is not None else {}
-        model = methods.convert(static, recipe.method, **options, **recipe.config)
+        if plain:
+            put_base(model, static, rank_parts=False)
+        else:
+            model = cast(DiT, methods.convert(static, recipe.method, **options, **recipe.config))
     if recipe.dynamic is not None:
         cast(DyDiT, model).open_routers(recipe.dynamic.router_bias)
-    else:
-        cast(FlexiDiT, model).freeze_base()
+    model.freeze_base()
     return model
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import fmean
 
@@ -17,6 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from report.activity import PARTS, Activity, Shares, activity_of, mean_share
 from report.plots.style import BLUE, DARK, FAINT, GREY, OPEN, PAGE_WIDTH, Picture, picture, shortened, styled
 from report.run_view import RunView
+from report.times import Timeline, in_order, timeline
 
 MOST_ROWS = 8
 # Inches: the sides, a row's name, its curve, its map, and the room to the next row.
@@ -42,7 +43,7 @@ class _Strip:
         """Where the steps begin and end: half-way between their timesteps."""
         times = self.activity.timesteps
         middles = [(a + b) / 2 for a, b in pairwise(times)]
-        reach = abs(times[0] - times[-1]) / (2 * (len(times) - 1)) if len(times) > 1 else max(abs(times[0]), 1.0) / 2
+        reach = (times[0] - times[-1]) / (2 * (len(times) - 1)) if len(times) > 1 else max(abs(times[0]), 1.0) / 2
         return [times[0] + reach, *middles, times[-1] - reach]
 
 
@@ -52,6 +53,8 @@ def activity_picture(view: RunView) -> Picture | None:
     if not strips:
         return None
     left_out, strips = strips[MOST_ROWS:], strips[:MOST_ROWS]
+    line = timeline([strip.activity.timesteps for strip in strips])
+    strips = [replace(strip, activity=_placed(strip.activity, line)) for strip in strips]
     parts = [part for part in PARTS if any(strip.activity.shares(part) for strip in strips)]
     map_height = 0.72 if len(strips) <= 3 else 0.5
     row_height = _NAME + _CURVE + _GAP + map_height + _ROW_GAP
@@ -83,7 +86,7 @@ def activity_picture(view: RunView) -> Picture | None:
         for column, part in enumerate(parts):
             middle = (_LEFT + column * (panel + _BETWEEN) + panel / 2) / width
             figure.text(middle, 1 - 0.1 / height, PARTS[part], ha="center", va="center", fontsize=7.5, weight="bold")
-        _foot(figure, width, height)
+        _foot(figure, width, height, line.label)
         return picture(figure, "activity", _caption(strips, left_out, parts), _alt(strips))
 
 
@@ -97,9 +100,16 @@ def _strips(view: RunView) -> list[_Strip]:
 
 
 def _alike(strips: Sequence[_Strip]) -> bool:
-    """Whether the rows share a time axis; DDPM's 999…0 and flow's 1…0 do not."""
-    starts = [abs(strip.edges[0]) for strip in strips]
-    return max(starts) <= 1.5 * min(starts)
+    """Whether the rows share a time axis."""
+    spans = [abs(strip.edges[0] - strip.edges[-1]) for strip in strips]
+    return max(spans) <= 1.5 * min(spans)
+
+
+def _placed(activity: Activity, line: Timeline) -> Activity:
+    places = line.places(activity.timesteps)
+    order = in_order(places, line.falling)
+    parts = tuple((name, tuple(shares[k] for k in order)) for name, shares in activity.parts)
+    return Activity(tuple(places[k] for k in order), parts)
 
 
 def _draw(curve: Axes, layers: Axes, strip: _Strip, shares: Shares, limits: tuple[float, float]) -> None:
@@ -147,9 +157,9 @@ def _ticks(layers: Axes, first: bool, last: bool) -> None:
         layers.set_ylabel("layer", labelpad=1 if top > 9 else 3)
 
 
-def _foot(figure: Figure, width: float, height: float) -> None:
+def _foot(figure: Figure, width: float, height: float, label: str) -> None:
     """The label that all time axes share, and the colour bar."""
-    figure.text(_LEFT / width, 0.3 / height, "timestep (sampling runs from left to right)", fontsize=7.5, va="center")
+    figure.text(_LEFT / width, 0.3 / height, label, fontsize=7.5, va="center")
     bar_width = min(1.7, 0.5 * width)
     bar = figure.add_axes(((width - _RIGHT - bar_width - 0.1) / width, 0.25 / height, bar_width / width, 0.1 / height))
     scale = figure.colorbar(

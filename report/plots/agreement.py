@@ -16,6 +16,7 @@ from report.numbers import short
 from report.plots.schedule import size_colours
 from report.plots.style import COLUMN_WIDTH, PAGE_WIDTH, Picture, picture, shortened, styled
 from report.run_view import RunView
+from report.times import Timeline, in_order, timeline
 
 MOST_PANELS = 4
 
@@ -45,6 +46,7 @@ def agreement_picture(view: RunView) -> Picture | None:
     if not panels:
         return None
     left_out, panels = panels[MOST_PANELS:], panels[:MOST_PANELS]
+    line = timeline([panel.agreement.timesteps for panel in panels])
     colours = size_colours(view)
     columns = min(len(panels), 3) if len(panels) != 4 else 2
     rows = -(-len(panels) // columns)
@@ -56,11 +58,11 @@ def agreement_picture(view: RunView) -> Picture | None:
         figure = Figure(figsize=(width, 0.35 + 1.75 * rows), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
         for axes, panel in zip(grid.flat, panels, strict=True):
-            _draw(axes, panel.agreement, colours, limits)
+            _draw(axes, panel.agreement, colours, limits, line)
             words = names[panel.name] + (f" ({panel.cost_words})" if panel.cost_words else "")
             axes.set_title(words, fontsize=7, loc="left", pad=3)
         _ticks(grid[0, 0], limits)
-        figure.supxlabel("timestep (sampling runs from left to right)", fontsize=7.5)
+        figure.supxlabel(line.label, fontsize=7.5)
         figure.supylabel("mean absolute difference", fontsize=7.5)
         figure.legend(handles=_legend(panels, colours), loc="outside upper left", ncols=4)
         return picture(figure, "agreement", _caption(panels, left_out), _alt(panels))
@@ -76,19 +78,24 @@ def _panels(view: RunView) -> list[_Panel]:
     return [panel for panel in panels if panel.figures]
 
 
-def _draw(axes: Axes, agreement: Agreement, colours: Mapping[int, str], limits: tuple[float, float]) -> None:
-    times = agreement.timesteps
+def _draw(
+    axes: Axes, agreement: Agreement, colours: Mapping[int, str], limits: tuple[float, float], line: Timeline
+) -> None:
+    places = line.places(agreement.timesteps)
+    order = in_order(places, line.falling)
+    times = [places[k] for k in order]
     axes.set_yscale("log")
     for curve in agreement.curves:
         if curve.low:
             # An interval may reach below 0, where a logarithmic axis ends.
-            low = [max(end, limits[0]) for end in curve.low]
-            axes.fill_between(times, low, curve.high, color=colours[curve.size], alpha=0.3, linewidth=0)
-        shown = [mean if mean > 0 else float("nan") for mean in curve.mean]
+            low, high = [max(curve.low[k], limits[0]) for k in order], [curve.high[k] for k in order]
+            axes.fill_between(times, low, high, color=colours[curve.size], alpha=0.3, linewidth=0)
+        shown = [curve.mean[k] if curve.mean[k] > 0 else float("nan") for k in order]
         marker = "o" if len(times) <= 20 else ""
         axes.plot(times, shown, color=colours[curve.size], linewidth=1.1, marker=marker, markersize=2.2)
-    reach = 0.02 * max(map(abs, times)) or 1.0
-    axes.set_xlim(max(times) + reach, min(0.0, *times) - reach)
+    noise, image = line.limits
+    reach = 0.02 * (noise - image)
+    axes.set_xlim(noise + reach, image - reach)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_ylim(limits)
 
@@ -113,7 +120,7 @@ def _legend(panels: Sequence[_Panel], colours: Mapping[int, str]) -> list[Line2D
 def _caption(panels: Sequence[_Panel], left_out: Sequence[_Panel]) -> str:
     samples = sorted({p.agreement.samples for p in panels if any(curve.low for curve in p.agreement.curves)})
     caption = (
-        "How far the noise predicted at coarse patch sizes is from that at the pre-trained size: mean absolute "
+        "How far the prediction at coarse patch sizes is from that at the pre-trained size: mean absolute "
         "difference per element, both from the same noisy sample, taken from the cell's own sampling."
     )
     caption += f" Band: 95 % interval over {', '.join(map(str, samples))} samples." if samples else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from report.numbers import decimals_for, fixed, scale_for
 from report.plots.style import BLUE, DARK, FAINT, GREY, PAGE_WIDTH, Picture, picture, shortened, styled
 from report.run_view import RunView
+from report.times import Timeline, in_order, timeline
 
 MOST_RIDGES = 40
 
@@ -37,7 +38,8 @@ def profile_picture(view: RunView) -> Picture | None:
     if not ridges:
         return None
     left_out = ridges[MOST_RIDGES:]
-    ridges = ridges[:MOST_RIDGES]
+    line = timeline([[time for time, _ in ridge.steps] for ridge in ridges])
+    ridges = [replace(ridge, steps=_placed(ridge.steps, line)) for ridge in ridges[:MOST_RIDGES]]
     scale = scale_for([ridge.top for ridge in ridges], "GMAC")
     shared = max(ridge.top for ridge in ridges) <= 12 * min(ridge.top for ridge in ridges)
     tallest = max(ridge.top for ridge in ridges)
@@ -45,7 +47,7 @@ def profile_picture(view: RunView) -> Picture | None:
         figure = Figure(figsize=(PAGE_WIDTH, 0.55 + 0.27 * len(ridges)), layout="constrained")
         axes = figure.add_subplot()
         for place, ridge in enumerate(reversed(ridges)):
-            _draw(axes, ridge, place, tallest if shared else ridge.top, scale.divisor, scale.unit)
+            _draw(axes, ridge, place, tallest if shared else ridge.top, scale.divisor, scale.unit, line.limits[1])
         names = shortened([_name(ridge) for ridge in reversed(ridges)], 44)
         axes.set_yticks(
             [place + 0.4 for place in range(len(ridges))],
@@ -54,10 +56,10 @@ def profile_picture(view: RunView) -> Picture | None:
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="y", visible=False)
-        last = max(timestep for ridge in ridges for timestep, _ in ridge.steps)
-        axes.set_xlim(last * 1.01, -0.01 * last)
+        noise, image = line.limits
+        axes.set_xlim(noise + 0.01 * (noise - image), image + 0.01 * (image - noise))
         axes.set_ylim(-0.1, len(ridges))
-        axes.set_xlabel("timestep (sampling runs from left to right)")
+        axes.set_xlabel(line.label)
         return picture(figure, "profile", _caption(ridges, left_out, shared), _alt(ridges))
 
 
@@ -72,6 +74,11 @@ def _ridges(view: RunView) -> list[_Ridge]:
     return [_Ridge(tuple(names), steps, words) for (words, steps), names in cells.items()]
 
 
+def _placed(steps: tuple[tuple[float, float], ...], line: Timeline) -> tuple[tuple[float, float], ...]:
+    places = line.places([time for time, _ in steps])
+    return tuple((places[k], steps[k][1]) for k in in_order(places, line.falling))
+
+
 def _name(ridge: _Ridge) -> str:
     if len(ridge.cells) <= 2:
         return ", ".join(ridge.cells)
@@ -82,9 +89,9 @@ def _tagged(words: str, ridge: _Ridge) -> str:
     return f"{words} ({ridge.cost_words})" if ridge.cost_words else words
 
 
-def _draw(axes: Axes, ridge: _Ridge, place: int, full: float, divisor: float, unit: str) -> None:
+def _draw(axes: Axes, ridge: _Ridge, place: int, full: float, divisor: float, unit: str, image: float) -> None:
     timesteps = [timestep for timestep, _ in ridge.steps]
-    edges = [*timesteps, min(0.0, timesteps[-1])]
+    edges = [*timesteps, image]
     heights = [0.8 * gmacs / full for _, gmacs in ridge.steps]
     axes.stairs([place + height for height in heights], edges, baseline=place, fill=True, color=BLUE, alpha=0.3)
     axes.stairs([place + height for height in heights], edges, baseline=None, color=BLUE, linewidth=0.9)
