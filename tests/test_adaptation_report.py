@@ -193,7 +193,7 @@ def test_cells_that_differ_in_more_than_the_seed_are_not_merged(tmp_path: Path, 
 def test_a_seed_that_comes_twice_counts_once(tmp_path: Path) -> None:
     cells = [Trained("lora-s0", LORA, 0, 3.0), Trained("again", LORA, 0, 3.0), Trained("lora-s1", LORA, 1, 3.4)]
     (group,) = groups_of(load_run(written(tmp_path, cells, baseline="lora-s0")))
-    assert group.draws == {0: 3.0, 1: 3.4}
+    assert [row.cell for row in group.rows] == ["lora-s0", "lora-s1"] and group.draws == {0: 3.0, 1: 3.4}
 
 
 def test_a_lone_seed_has_no_interval_of_training(tmp_path: Path) -> None:

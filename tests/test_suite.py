@@ -41,7 +41,7 @@ BROKEN = {
     "unknown choice": (
         HEAD + "cells: [{measure: [flops, latencyy]}]\n",
         "3:27",
-        "measure[1]: 'latencyy' is not one of flops, latency, kernels, memory, agreement, quality, paired (did you",
+        "measure[1]: 'latencyy' is not one of flops, latency, kernels, memory, training, agreement, quality",
     ),
     "nothing measured": (HEAD + "cells: [{measure: []}]\n", "3:19", "measure: must not be empty"),
     "unknown method": ("suite: s\ncells: [{method: dit-xl2}]\n", "2:18", "did you mean 'dit-xl-2'?"),

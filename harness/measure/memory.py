@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
+from harness.measure.allocations import held_at_once
 from harness.measure.latency import check_finite, step_call
 from harness.sample.generate import BoundCell
 from harness.store.records import Quantity
@@ -37,23 +37,12 @@ def measure_memory(cell: BoundCell, options: MemoryOptions) -> MemoryResult:
         cell.model.prepare(plan)
     prepared = cell.model.prepared_bytes
     weights = sum(p.numel() * p.element_size() for p in cast(torch.nn.Module, cell.model).parameters())
-    if cell.spec.device == "cuda":
-        torch.cuda.synchronize()
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
+
+    def pass_over() -> None:
         for index in range(len(cycle)):
             call(index)
-        torch.cuda.synchronize()
-        activations = torch.cuda.max_memory_allocated() - before
-    else:
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            for index in range(len(cycle)):
-                call(index)
-        events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
-        held, activations = 0, 0
-        for event in sorted(events, key=lambda e: e.start_ns()):
-            held += event.nbytes()
-            activations = max(activations, held)
+
+    activations = held_at_once(pass_over, cell.spec.device)
 
     def quantity(size: int) -> Quantity:
         return Quantity(value=size / MIB, unit="MiB", low=None, high=None, interval="peak of one pass; no interval")

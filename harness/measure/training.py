@@ -107,7 +107,7 @@ def measure_training(trainee: Trainee, baseline: Trainee | None, options: Traini
     counted = accounting(training.model)
     call, weights = step_call(training)
     call(0)  # AdamW makes its averages in the first step
-    # the profiler does not see the freeing of what was there before it, as the last step's gradients would be
+    # the last step's gradients, freed inside, would be taken off the peak on CUDA and not be seen on the CPU
     training.optimizer.zero_grad(set_to_none=True)
     held = _held(training)
     steps = held_at_once(lambda: _all(call, len(weights)), device)
