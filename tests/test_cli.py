@@ -111,7 +111,7 @@ def test_lists_name_everything_that_a_suite_can_say(tmp_path):
 
     assert set(methods.names()) == set(listed("methods"))
     assert {"quick", "testing", "dit-cost"} <= set(listed("suites"))
-    assert listed("samplers") == ["ddpm", "ddim", "dpm-solver++"]
+    assert listed("samplers") == ["ddpm", "ddim", "dpm-solver++", "euler", "heun", "dopri5", "euler-maruyama"]
     assert listed("metrics") == [*MEASUREMENTS]
 
 
