@@ -200,7 +200,7 @@ def samplers() -> Registry:
         "dopri5",
         f"{flow}:Dopri5",
         "flows: adaptive Dormand-Prince 5(4) on the ODE; takes atol and rtol in place of steps",
-        options=("atol", "rtol"),
+        options=("atol", "rtol", "land"),
         predicts="velocity",
         adaptive=True,
     )

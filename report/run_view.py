@@ -240,7 +240,9 @@ def _against(row: Row, base: Row) -> Row:
     elif latency.get("baseline", base.cell) != base.cell:
         # A ratio against another cell would stand in a column that promises this one.
         speedup = None
-    realised = None if speedup is None or ratio is None else speedup.value * ratio
+    # an adaptive solver's work depends on the batch: counted for one size, timed at another
+    fixed = row.spec.steps and base.spec.steps
+    realised = speedup.value * ratio if fixed and speedup is not None and ratio is not None else None
     return replace(row, flops_ratio=ratio, speedup=speedup, realised=realised)
 
 

@@ -231,6 +231,17 @@ def test_each_tolerance_of_the_adaptive_solver_bounds_the_error(path, option):
     assert tight < 1e-8 < loose < 1e-2
 
 
+@both_paths
+def test_a_solver_that_lands_asks_for_no_time_beyond_the_data_s_and_is_as_exact(path):
+    beyond, landing = list[float](), list[float]()
+    errors = [
+        error_of(Dopri5(1, SamplerOptions(atol=1e-4, rtol=1e-4, land=land)), path.flow, asked)
+        for land, asked in ((False, beyond), (True, landing))
+    ]
+    assert max(beyond) > 1.1 and max(landing) == pytest.approx(1, abs=1e-9)
+    assert max(errors) < 20 * 1e-4
+
+
 @pytest.mark.parametrize("solver", [Euler, Heun])
 def test_a_solver_calls_the_model_at_its_timesteps_in_order(solver):
     sampler, asked, seen = solver(5), [], []

@@ -137,6 +137,17 @@ def test_a_speedup_against_another_cell_is_not_shown(tmp_path: Path) -> None:
     assert row.speedup is None and row.realised is None
 
 
+def test_no_realised_share_is_shown_where_the_solver_chooses_its_steps(tmp_path: Path) -> None:
+    folder = fixtures.write_run(tmp_path, fixtures.digits_cells())
+    plan = json.loads((folder / "plan.json").read_text())
+    entry = next(entry for entry in plan["cells"] if entry["name"] == "ddim-10")
+    entry["spec"]["steps"] = 0
+    (folder / "plan.json").write_text(json.dumps(plan))
+    row = next(row for row in load_run(folder).rows if row.cell == "ddim-10")
+    assert row.speedup is not None and row.flops_ratio is not None
+    assert row.realised is None, "its work was counted at one batch size and timed at another"
+
+
 def test_status_and_reason_tell_what_is_missing(tmp_path: Path) -> None:
     cells = fixtures.digits_cells()
     cells[3] = replace(cells[3], skip=frozenset(fixtures.MEASUREMENTS))

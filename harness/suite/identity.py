@@ -44,7 +44,7 @@ VERSIONS: dict[str, int] = {
 
 Payload = dict[str, Any]
 
-_FLOW_OPTIONS = ("atol", "rtol", "last_step")
+_FLOW_OPTIONS = ("atol", "rtol", "land", "last_step")
 
 
 def canonical_json(value: Any) -> str:

@@ -68,6 +68,7 @@ class Sampler(Strict):
     clip: bool = Field(default=False, description="clip the predicted clean image to [-1, 1] (pixel-space models)")
     atol: float = Field(default=1e-6, gt=0, description="dopri5: absolute error allowed a step")
     rtol: float = Field(default=1e-3, gt=0, description="dopri5: relative error allowed a step")
+    land: bool = Field(default=False, description="dopri5: end the last step at t = 1; false: beyond, as SiT's code")
     last_step: float = Field(default=0.04, gt=0, lt=1, description="euler-maruyama: length of the last step")
 
 

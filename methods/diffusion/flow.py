@@ -74,7 +74,8 @@ class Dopri5(FlowSampler):
     """Dormand and Prince's adaptive pair of orders 5 and 4, by torchdiffeq, to ``atol`` and ``rtol``.
 
     The error is judged over the whole batch, so the batch is part of what a sample is. Times of evaluations are found
-    on the way and the last of them may lie beyond 1, from where the solver interpolates back.
+    on the way. The last of them may lie beyond 1, from where the solver interpolates back, as in the public SiT code;
+    with ``land`` the last step ends at 1, and the model is never asked about times that it was not trained for.
     """
 
     adaptive = True
@@ -94,7 +95,9 @@ class Dopri5(FlowSampler):
             return self.velocity(denoise, x, evaluations - 1, float(t))
 
         ends = torch.tensor([0.0, 1.0], device=z.device)
-        path = odeint(velocity, z, ends, atol=self.options.atol, rtol=self.options.rtol, method="dopri5")
+        atol, rtol = self.options.atol, self.options.rtol
+        how = {"step_t": ends[1:]} if self.options.land else None
+        path = odeint(velocity, z, ends, atol=atol, rtol=rtol, method="dopri5", options=how)
         x: Tensor = path[-1]
         if on_step is not None:
             on_step(0, x)

@@ -31,7 +31,8 @@ Noise = Callable[[], Tensor]
 @dataclass(frozen=True)
 class SamplerOptions:
     """For noise prediction: spacing: respacing rule; eta: DDIM's stochasticity in 0..1; clip: clip the predicted x_0
-    to [-1, 1]. For flows: atol, rtol: error allowed to an adaptive solver; last_step: length of the SDE's last step.
+    to [-1, 1]. For flows: atol, rtol: error allowed to an adaptive solver; land: its last step ends at 1; last_step:
+    length of the SDE's last step.
     """
 
     spacing: Spacing = "even"
@@ -39,6 +40,7 @@ class SamplerOptions:
     clip: bool = False
     atol: float = 1e-6
     rtol: float = 1e-3
+    land: bool = False
     last_step: float = 0.04
 
 

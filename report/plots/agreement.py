@@ -94,7 +94,7 @@ def _draw(
         marker = "o" if len(times) <= 20 else ""
         axes.plot(times, shown, color=colours[curve.size], linewidth=1.1, marker=marker, markersize=2.2)
     noise, image = line.limits
-    reach = 0.02 * (noise - image)
+    reach = 0.02 * (noise - image) or 1.0
     axes.set_xlim(noise + reach, image - reach)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_ylim(limits)
