@@ -76,6 +76,11 @@ def _marks(groups: Sequence[Group]) -> tuple[Mark, ...]:
 def _notes(groups: Sequence[Group]) -> tuple[str, ...]:
     lacking = [f"{g.name} {len(g.draws)} of {len(g.rows)}" for g in groups if 0 < len(g.draws) < len(g.rows)]
     notes = [f"Quality of not all seeds: {listed(lacking)}."] if lacking else []
+    lengths: dict[str, list[str]] = {}
+    for group in groups:
+        lengths.setdefault(f"{group.recipe.get('steps')} × {group.recipe.get('batch')}", []).append(group.name)
+    told = [f"{length} ({listed(names)})" if len(lengths) > 1 else length for length, names in lengths.items()]
+    notes.append(f"Steps × images a step: {'; '.join(told)}. Peak memory is at that batch.")
     alone = [group.name for group in groups if len(group.draws) == 1]
     notes += [f"One seed, so no interval of the Fréchet distance: {listed(alone)}."] if alone else []
     return tuple(notes)

@@ -47,6 +47,8 @@ def test_committed_results_are_complete_and_of_one_version_of_the_shipped_suite(
         ("flexidit-cost-cpu", 14),
         ("flexidit-digits-cpu", 16),
         ("flexidit-time-cpu", 6),
+        ("flow-digits-cpu", 22),
+        ("adaptation-digits-cpu", 19),
     ):
         store = RunStore(ROOT / "results" / name)
         rows = store.cells()
