@@ -16,7 +16,7 @@ quick: .venv/installed
 	$(BIN)/ditbench run quick
 
 test: .venv/installed lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff check $(SOURCES)
