@@ -18,9 +18,9 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
+from harness.assets import KNOWN, AssetStatus, config_file, status
+from harness.assets.config import FILE_NAME
 from harness.environment import visible_gpu
-from harness.quality.assets import KNOWN, AssetStatus, config_file, status
-from harness.quality.assets.config import FILE_NAME
 
 PLACES = f"./{FILE_NAME} or ~/.config/ditbench/{FILE_NAME}"
 LEAST_FREE_GIB = 1.0
@@ -104,7 +104,7 @@ def _build(torch: ModuleType) -> str:
 
 
 def _torchvision() -> str:
-    from harness.quality.torchvision_shim import ensure_torchvision_importable
+    from methods.torchvision_shim import ensure_torchvision_importable
 
     shimmed = ensure_torchvision_importable()
     return _importable("torchvision") + (" (compiled operators left out; not needed)" if shimmed else "")

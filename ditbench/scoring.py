@@ -106,7 +106,7 @@ def export_samples(run: Path, cell: str, out: Path, samples: int | None) -> None
     """Write a cell's samples as ADM's npz (``out`` ends in .npz) or as a folder of PNG files. Raises InputError."""
     from harness.quality.images.export import write_images_npz, write_png_folder
     from harness.quality.images.source import ShardImages
-    from harness.sample.generate import existing_shards
+    from harness.sample.making import existing_shards
     from harness.suite.identity import samples_identity
 
     store = RunStore(run)

@@ -84,7 +84,8 @@ def seeded(recipe: Recipe, seed: int | None) -> Recipe:
 def _generation_figures(recipe: Recipe, path: Path, folder: Path) -> dict[str, Any]:
     """Quality of 1,000 unguided samples under the embedded protocol: 50 DDPM steps, or 25 of Heun's for a flow."""
     from harness.quality.evaluate import SeedBlock, score
-    from harness.sample.generate import bind, generate_shards
+    from harness.sample.generate import bind
+    from harness.sample.making import generate_shards
     from harness.store.records import CellSpec
     from harness.suite.schema import QualityOptions
     from methods.registry import predicts

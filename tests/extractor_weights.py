@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.quality.extractors.dinov2 import Shape, VisionTransformer
-from harness.quality.torchvision_shim import ensure_torchvision_importable
+from methods.torchvision_shim import ensure_torchvision_importable
 
 State = dict[str, Tensor]
 

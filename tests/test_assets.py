@@ -15,10 +15,10 @@ import pytest
 
 from ditbench import doctor
 from ditbench.cli import main
+from harness import assets
+from harness.assets import KNOWN, AssetStatus, digest_of, load_assets, require, status, verified
 from harness.errors import InputError
-from harness.quality import assets
-from harness.quality.assets import KNOWN, AssetStatus, digest_of, load_assets, require, status, verified
-from harness.quality.torchvision_shim import ensure_torchvision_importable
+from methods.torchvision_shim import ensure_torchvision_importable
 
 WEIGHTS = b"stand-in for the weights of an extractor"
 
@@ -466,7 +466,7 @@ def test_looking_assets_up_never_imports_torch() -> None:
     Path("x.pth").write_bytes(WEIGHTS)
     configure(reference("x.pth"))
     code = (
-        "import sys; from harness.quality.assets import load_assets, require, status, verified\n"
+        "import sys; from harness.assets import load_assets, require, status, verified\n"
         "load_assets(); status(); verified(require('mine', 'a test')); import ditbench.doctor\n"
         "heavy = {'torch', 'numpy', 'scipy', 'torchvision'} & set(sys.modules); assert not heavy, heavy"
     )

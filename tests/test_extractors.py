@@ -31,7 +31,7 @@ from harness.quality.frechet import frechet_from_features
 from harness.quality.inception_score import inception_score
 from harness.quality.kernel import kernel_distance
 from harness.quality.neighbours import neighbour_metrics
-from harness.quality.torchvision_shim import ensure_torchvision_importable
+from methods.torchvision_shim import ensure_torchvision_importable
 
 SHA256 = "0" * 64
 CPU = torch.device("cpu")

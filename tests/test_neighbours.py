@@ -14,7 +14,7 @@ from harness.quality import tiles
 from harness.quality.inception_score import inception_score
 from harness.quality.kernel import BANDWIDTH_SAMPLES, kernel_distance, kernel_jackknife, rbf_bandwidth, rbf_distance
 from harness.quality.neighbours import NeighbourMetrics, neighbour_metrics
-from harness.quality.torchvision_shim import ensure_torchvision_importable
+from methods.torchvision_shim import ensure_torchvision_importable
 
 NAMES = ("precision", "recall", "density", "coverage")
 

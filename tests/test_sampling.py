@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from harness.measure.latency import step_call
-from harness.sample.generate import NotFiniteError, bind, checkpoint_problem, existing_shards, generate_shards
+from harness.sample.generate import bind, checkpoint_problem
+from harness.sample.making import NotFiniteError, existing_shards, generate_shards
 from harness.sample.seeds import SampleStreams
 from harness.sample.shards import read_shard, shard_ranges
 from harness.store.records import CellSpec

@@ -18,8 +18,8 @@ from extractor_weights import inception_state, pictures, write_inception
 from PIL import Image
 
 from ditbench.cli import main
+from harness.assets import load_assets
 from harness.errors import InputError
-from harness.quality.assets import load_assets
 from harness.quality.build import build_extractor_of
 from harness.quality.extractors.extractor import Extractor
 from harness.quality.frechet import frechet_from_features

@@ -23,12 +23,12 @@ from commands import ditbench
 from safetensors.torch import load_file
 
 from ditbench.selfcheck import lines_of, show_selfcheck
+from harness import assets
 from harness.errors import InputError
-from harness.quality import assets
-from harness.quality.torchvision_shim import ensure_torchvision_importable
 from harness.selfcheck import checks, metric_checks, timing_checks
 from harness.selfcheck.checks import Check, vectors
 from harness.store.records import Quantity
+from methods.torchvision_shim import ensure_torchvision_importable
 
 GOLDEN = Path(__file__).parent / "golden"
 

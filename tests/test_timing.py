@@ -9,7 +9,8 @@ from harness.measure.compare_times import measure_latency
 from harness.measure.kernels import measure_kernels, operator_class
 from harness.measure.latency import WHOLE, Series, Timing, interleave, sample_call, step_call, warm_up
 from harness.measure.memory import measure_memory
-from harness.sample.generate import NotFiniteError, bind
+from harness.sample.generate import bind
+from harness.sample.making import NotFiniteError
 from harness.store.records import CellSpec
 from harness.suite.schema import KernelsOptions, LatencyOptions, MemoryOptions
 

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.sample.generate import DTYPES, BoundCell, NotFiniteError
+from harness.sample.generate import DTYPES, BoundCell
+from harness.sample.making import NotFiniteError
 from harness.sample.seeds import SampleStreams
 from harness.stats.intervals import TimingSummary, summary
 from harness.suite.schema import LatencyOptions

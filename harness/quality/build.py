@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from harness.assets import require, verified
 from harness.errors import InputError
-from harness.quality.assets import require, verified
 from harness.quality.extractors.extractor import Extractor
 from harness.quality.protocols import QualityProtocol, definition
 

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from harness.assets import require, verified
 from harness.errors import InputError
-from harness.quality.assets import require, verified
 from harness.quality.images.checks import CHANNELS
 from harness.quality.images.quantise import quantise
 from harness.quality.perceptual import Lpips, paired_summary, psnr, relative_error, ssim

@@ -11,8 +11,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from harness.assets import Entry, digest_of, load_assets, require
 from harness.errors import InputError, did_you_mean
-from harness.quality.assets import Entry, digest_of, load_assets, require
 from methods.zoo import manifest
 
 # SHA-256 of the 1,797 reference images after quantisation: uint8, (1797, 8, 8, 1), C order.

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.assets import verified
 from harness.errors import InputError
-from harness.quality.assets import verified
 from harness.quality.extractors.extractor import Extractor
 from harness.quality.features import FeatureCache, FeatureSet, Progress, collect, merged
 from harness.quality.images.npz import npz_names, read_arrays

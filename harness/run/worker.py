@@ -205,7 +205,7 @@ def _agreement(options: dict[str, Any], cell: LazyCell, job: Job, progress: Coun
 
 def _quality(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
     from harness.quality.evaluate import SeedBlock, score
-    from harness.sample.generate import generate_shards
+    from harness.sample.making import generate_shards
     from harness.suite.identity import seed_blocks
 
     chosen = QualityOptions.model_validate(options)
@@ -225,7 +225,7 @@ def _offset(progress: Counted, block: int, blocks: int, done: int, total: int) -
 
 def _paired(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
     from harness.quality.paired import pair
-    from harness.sample.generate import existing_shards, generate_shards
+    from harness.sample.making import existing_shards, generate_shards
 
     folder, size, count = job.baseline_samples, options["shard"], options["samples"]
     assert folder is not None, "planned only beside a baseline"

@@ -13,7 +13,6 @@ from torch import Tensor
 
 import methods
 from harness.sample.seeds import SampleStreams
-from harness.sample.shards import Shard, shard_path, shard_ranges, write_shard
 from harness.store.records import CellSpec
 from methods.diffusion.guidance import GuidanceRule, GuidedDenoiser
 from methods.diffusion.sampler import Noise, Sampler, SamplerOptions
@@ -23,10 +22,6 @@ from methods.registry import samplers
 from methods.weights import randomise
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-class NotFiniteError(ArithmeticError):
-    """A sample holds NaN or infinity: its figures would mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -175,31 +170,3 @@ def bind(spec: CellSpec, weights: Path | None) -> BoundCell:
         model.compile()
     sampler, rule = bind_sampler(spec, cast(Denoiser, model))
     return BoundCell(spec, cast(Denoiser, model), sampler, rule)
-
-
-def generate_shards(
-    cell: BoundCell, samples: int, size: int, folder: Path, progress: Callable[[int, int], None]
-) -> list[Path]:
-    """Make the shards that ``folder`` lacks; returns the paths of all, in order.
-
-    Raises NotFiniteError before a shard with NaN or infinity is written.
-    """
-    paths = []
-    ranges = list(shard_ranges(samples, size))
-    for done, indices in enumerate(ranges):
-        path = shard_path(folder, indices)
-        if not path.is_file():
-            generated, labels = cell.generate(indices)
-            if not torch.isfinite(generated).all():
-                bad = int((~torch.isfinite(generated)).flatten(1).any(1).sum())
-                raise NotFiniteError(f"{bad} of {size} samples in shard {indices.start} are NaN or infinite")
-            write_shard(path, Shard(generated.cpu().numpy(), labels.cpu().numpy()))
-        paths.append(path)
-        progress(done + 1, len(ranges))
-    return paths
-
-
-def existing_shards(folder: Path, samples: int, size: int) -> list[Path] | None:
-    """The paths of all shards of ``samples`` samples, in order; None if one is not there yet."""
-    paths = [shard_path(folder, indices) for indices in shard_ranges(samples, size)]
-    return paths if all(path.is_file() for path in paths) else None

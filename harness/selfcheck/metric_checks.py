@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from harness.selfcheck.checks import Case, Outcome, SkippedError, Vector, cases_of, exactly, near, vectors
 
 if TYPE_CHECKING:
-    from harness.quality.assets import Entry
+    from harness.assets import Entry
 
 Floats = NDArray[np.float64]
 
@@ -167,14 +167,14 @@ def published_adm(samples: Path) -> Mapping[str, float]:
 
 
 def _configured() -> dict[str, Entry | None]:
-    from harness.quality.assets import load_assets
+    from harness.assets import load_assets
 
     assets = load_assets()
     return {INCEPTION: assets.find(INCEPTION)} | {name: assets.reference(name) for name in (REFERENCE, SAMPLES)}
 
 
 def _verified() -> Outcome:
-    from harness.quality.assets import require, verified
+    from harness.assets import require, verified
 
     for name in (INCEPTION, REFERENCE, SAMPLES):
         verified(require(name, "the self-check"))
@@ -182,7 +182,7 @@ def _verified() -> Outcome:
 
 
 def _scored() -> Mapping[str, float]:
-    from harness.quality.assets import require
+    from harness.assets import require
 
     return published_adm(require(SAMPLES, "the self-check").path)
 

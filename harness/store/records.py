@@ -53,6 +53,17 @@ class Provenance(Frozen):
     weights_sha256: str | None = Field(description="digest of the checkpoint; null for random weights")
 
 
+class DecoderSpec(Frozen):
+    """The autoencoder of a cell, resolved; see ``harness.suite.schema.Decoder``."""
+
+    weights: str | None = Field(default=None, description="'asset:NAME', a path, or null for random weights")
+    weights_sha256: str | None = None
+    scale: float = 0.18215
+    batch: int = 8
+    tile: int | None = None
+    dtype: str = "float32"
+
+
 class CellSpec(Frozen):
     """A fully resolved cell: method x variant x sampler x steps x guidance x seed, as the plan made it."""
 
@@ -74,7 +85,10 @@ class CellSpec(Frozen):
     dataset: str | None = None
     device: str = "cpu"
     dtype: str = "float32"
-    mode: str = Field(default="eager", description="'eager' or 'compiled'")
+    mode: str = Field(default="eager", description="'eager', 'compiled' or 'graph'")
+    attention: str = Field(default="auto", description="kernel of fused attention, or 'auto': torch's choice")
+    decoder: DecoderSpec | None = None
+    published: tuple[str, ...] = Field(default=(), description="keys of the published figures to set beside")
     threads: int = 0
     seed: int = 0
     measure: tuple[str, ...] = ()
@@ -96,7 +110,8 @@ class Record(Frozen):
     suite: str
     spec: CellSpec
     measurement: str = Field(
-        description="'flops', 'latency', 'kernels', 'memory', 'training', 'agreement', 'quality', 'paired'"
+        description="'flops', 'latency', 'kernels', 'memory', 'energy', 'decode', 'training', 'agreement', 'quality', "
+        "'paired'"
     )
     options: dict[str, Any] = Field(default_factory=dict, description="the measurement's resolved options")
     status: Literal["ok", "failed"]

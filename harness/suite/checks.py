@@ -13,17 +13,18 @@ _COMPARED = ("digits",)  # data sets that a quality protocol has a reference of
 GRID = 1000  # timesteps of the training grid
 
 
-def check(settings: Settings, node: Node) -> None:
+def check(settings: Settings, node: Node, protocol: str) -> None:
     """Raise InputError for unknown names and for settings that contradict each other.
 
-    ``node``: the cell's merged fields with their places.
+    ``node``: the cell's merged fields with their places. ``protocol``: of quality; only the digits' own needs to know
+    the data set.
     """
     _check_names(settings, node)
     _check_sampler(settings, node)
     _check_guidance(settings, node)
     _check_agreement(settings, node)
     _check_training(settings, node)
-    _check_quality(settings, node)
+    _check_quality(settings, node, protocol)
 
 
 def _place(node: Node, *path: str | int) -> Position:
@@ -112,7 +113,7 @@ def _check_training(settings: Settings, node: Node) -> None:
         )
 
 
-def _check_quality(settings: Settings, node: Node) -> None:
+def _check_quality(settings: Settings, node: Node, protocol: str) -> None:
     if "quality" not in settings.measure:
         return
     place = _place(node, "measure", settings.measure.index("quality"))
@@ -126,6 +127,8 @@ def _check_quality(settings: Settings, node: Node) -> None:
             "quality of random weights means nothing: give the cell weights, or take quality out of measure",
             place,
         )
+    if protocol != "digits":
+        return
     if settings.dataset is None:
         raise InputError(f"quality needs a dataset to compare with (known: {', '.join(_COMPARED)})", place)
     if settings.dataset not in _COMPARED:

@@ -16,14 +16,14 @@ from typing import Any
 from harness.errors import InputError, did_you_mean
 from harness.suite.load import LoadedSuite, expand_shorthand
 from harness.suite.positions import Node, merge
-from harness.suite.schema import NAME_PATTERN, SHORTHAND, CellFields, Guidance, Sampler
+from harness.suite.schema import NAME_PATTERN, SHORTHAND, CellFields, Decoder, Guidance, Sampler
 from harness.suite.validation import keys_at, validate
 from methods import registry
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 # Fields that a default name always shows, and fields that have their own column beside the variant's.
 _NAMED = {"method", "sampler", "sampler.name", "steps", "guidance", "guidance.scale"}
-_COLUMNS = _NAMED | {"device", "dtype", "seed", "measure", "dataset", "timeout_s"}
+_COLUMNS = _NAMED | {"device", "dtype", "seed", "measure", "dataset", "timeout_s", "published"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,9 @@ class Settings:
     device: str
     dtype: str
     mode: str
+    attention: str
+    decoder: Decoder | None
+    published: tuple[str, ...]
     measure: tuple[str, ...]
     batch: int | None
     timeout_s: float | None
@@ -150,6 +153,9 @@ def _settings(fields: CellFields, suite_seed: int, node: Node) -> Settings:
         device=fields.device or "cpu",
         dtype=fields.dtype or "float32",
         mode=fields.mode or "eager",
+        attention=fields.attention or "auto",
+        decoder=fields.decoder,
+        published=tuple(fields.published or ()),
         measure=tuple(fields.measure or ("flops",)),
         batch=fields.batch,
         timeout_s=fields.timeout_s,
@@ -186,6 +192,7 @@ def _fill(template: Node, settings: Settings) -> str:
         **vars(settings),
         "sampler": settings.sampler.model_dump(),
         "guidance": settings.guidance.model_dump(),
+        "decoder": settings.decoder.model_dump() if settings.decoder else {"weights": None},
     }
 
     def look_up(match: re.Match[str]) -> str:

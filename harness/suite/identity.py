@@ -8,10 +8,12 @@ cells and suites and titles never count, so renaming a cell reuses its records.
     flops            work, options, and with weights also the samples that routers may be watched on
     latency,         work, execution, options, fingerprint, and the baseline's work and execution, because the
     training         two are timed in turns
-    kernels, memory  work, execution, options, fingerprint
+    kernels, memory, work, execution, options, fingerprint
+    energy
+    decode           the decoder, the side of the latents, device, threads, options, fingerprint
     agreement        samples (their number is the shard's), options
-    quality          samples, their number and that of seed blocks, metric protocol
-    paired           samples, the baseline's samples, their number, backbone of LPIPS
+    quality          samples, their number and that of seed blocks, metric protocol, decoder
+    paired           samples, the baseline's samples, their number, backbone of LPIPS, decoder
     (samples)        work, guidance in full, sampler options, seed, dtype, mode, device, data set, shard size,
                      version of torch
 
@@ -35,6 +37,8 @@ VERSIONS: dict[str, int] = {
     "latency": 4,
     "kernels": 3,
     "memory": 2,
+    "energy": 1,
+    "decode": 1,
     "training": 1,
     "agreement": 1,
     "quality": 2,
@@ -80,7 +84,17 @@ def execution(spec: CellSpec) -> Payload:
         "dtype": spec.dtype,
         "mode": spec.mode,
         "threads": spec.threads,
+        **_attention(spec),
     }
+
+
+def decoding(spec: CellSpec) -> Payload | None:
+    """What turns latents into pictures; None where the samples are pictures."""
+    return None if spec.decoder is None else spec.decoder.model_dump(exclude={"weights"})
+
+
+def _attention(spec: CellSpec) -> Payload:
+    return {} if spec.attention == "auto" else {"attention": spec.attention}
 
 
 def samples_identity(spec: CellSpec, shard: int, torch_version: str) -> str:
@@ -128,6 +142,7 @@ def measurement_identity(
             "count": options["samples"],
             "protocol": protocol,
             "seed_blocks": options["seed_blocks"],
+            **_decoded(spec),
         }
     elif measurement == "paired":
         if baseline is None:
@@ -138,6 +153,16 @@ def measurement_identity(
             "baseline": _samples(baseline, options["shard"], torch_version),
             "count": options["samples"],
             "lpips": options["lpips_sha256"],
+            **_decoded(spec),
+        }
+    elif measurement == "decode":
+        what = {
+            "decoder": decoding(spec),
+            "side": options["side"],
+            "device": spec.device,
+            "threads": spec.threads,
+            "options": dict(options),
+            "fingerprint": dict(fingerprint),
         }
     else:
         what = {
@@ -146,9 +171,16 @@ def measurement_identity(
             "options": dict(options),
             "fingerprint": dict(fingerprint),
         }
+        if "image" in options.get("levels", ()):
+            what |= _decoded(spec)
         if measurement in ("latency", "training"):
             what["baseline"] = [work(baseline), execution(baseline)] if baseline else None
     return digest({"measurement": measurement, "version": VERSIONS[measurement], **what})
+
+
+def _decoded(spec: CellSpec) -> Payload:
+    found = decoding(spec)
+    return {} if found is None else {"decoder": found}
 
 
 def _samples(spec: CellSpec, shard: int, torch_version: str) -> Payload:
@@ -164,6 +196,7 @@ def _samples(spec: CellSpec, shard: int, torch_version: str) -> Payload:
         "device": spec.device,
         "shard": shard,
         "torch": torch_version,
+        **_attention(spec),
     }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.environment import environment, fingerprint, resolve_threads
 from harness.errors import InputError, Position, did_you_mean
-from harness.store.records import CellSpec
+from harness.store.records import CellSpec, DecoderSpec
 from harness.suite.checks import check
 from harness.suite.expand import Draft, Settings, expand
 from harness.suite.identity import measurement_identity
@@ -23,7 +23,7 @@ from harness.suite.load import LoadedSuite
 from harness.suite.positions import Node
 from harness.suite.schema import MEASUREMENTS, Measurement, Sampler, Suite
 from harness.suite.weights import sha256_of, weights_path
-from methods.registry import samplers
+from methods.registry import methods, samplers
 
 MIN_SAMPLES = 20
 
@@ -97,8 +97,7 @@ def make_plan(
     drafts = expand(loaded)
     digest_of = cache(sha256_of)  # many cells share one checkpoint
     threads = resolve_threads(loaded.suite.threads)
-    limit_s = loaded.suite.limits.timeout_s
-    specs = {draft.name: _spec(draft, threads, limit_s, device, digest_of) for draft in drafts}
+    specs = {draft.name: _spec(draft, loaded.suite, threads, device, digest_of) for draft in drafts}
     baseline = _baseline(loaded, specs)
     chosen = [spec for name, spec in specs.items() if only is None or fnmatchcase(name, only)]
     if not chosen:
@@ -137,9 +136,9 @@ def _baseline(loaded: LoadedSuite, specs: Mapping[str, CellSpec]) -> CellSpec | 
     return specs[name]
 
 
-def _spec(draft: Draft, threads: int, limit_s: float, device: str | None, digest_of: Callable[[Path], str]) -> CellSpec:
+def _spec(draft: Draft, suite: Suite, threads: int, device: str | None, digest_of: Callable[[Path], str]) -> CellSpec:
     settings = draft.settings
-    check(settings, draft.node)
+    check(settings, draft.node, suite.quality.protocol)
     return CellSpec(
         cell=draft.name,
         method=settings.method,
@@ -158,11 +157,14 @@ def _spec(draft: Draft, threads: int, limit_s: float, device: str | None, digest
         device=device or settings.device,
         dtype=settings.dtype,
         mode=settings.mode,
+        attention=settings.attention,
+        decoder=_decoder(settings, draft.node, digest_of),
+        published=settings.published,
         threads=threads,
         seed=settings.seed,
         measure=tuple(name for name in MEASUREMENTS if name in settings.measure),
         batch=settings.batch,
-        timeout_s=settings.timeout_s or limit_s,
+        timeout_s=settings.timeout_s or suite.limits.timeout_s,
         cost_only=settings.weights is None or settings.config.get("activity") is not None,
     )
 
@@ -172,6 +174,24 @@ def sampler_options(sampler: Sampler) -> dict[str, Any]:
     entry = samplers()[str(sampler.name)]
     taken = ("spacing", "eta", "clip") if entry.predicts == "noise" else entry.options
     return sampler.model_dump(include=set(taken))
+
+
+def _decoder(settings: Settings, node: Node, digest_of: Callable[[Path], str]) -> DecoderSpec | None:
+    decoder = settings.decoder
+    if decoder is None:
+        return None
+    digest = None
+    if decoder.weights is not None:
+        try:
+            digest = digest_of(weights_path(decoder.weights, folder=True))
+        except InputError as error:
+            raise InputError(error.message, node.nearest(("decoder", "weights")).position) from None
+    return DecoderSpec(**decoder.model_dump(), weights_sha256=digest)
+
+
+def latent_side(spec: CellSpec) -> int:
+    """Side of a cell's samples, as its config or its preset says it."""
+    return int(spec.config.get("input_size", methods()[spec.method].preset.get("input_size", 32)))
 
 
 def _weights_digest(settings: Settings, node: Node, digest_of: Callable[[Path], str]) -> str | None:
@@ -200,6 +220,8 @@ def _measurements(
         options: dict[str, Any] = getattr(loaded.suite, name).model_dump()
         if "batch" in options and spec.batch is not None:
             options["batch"] = spec.batch
+        if name == "decode":
+            options["side"] = latent_side(spec)
         quality = loaded.suite.quality
         protocol = None
         if name == "quality":
@@ -244,7 +266,7 @@ def _lpips_digest(loaded: LoadedSuite) -> str | None:
     net = loaded.suite.paired.lpips
     if net is None:
         return None
-    from harness.quality.assets import digest_of, require
+    from harness.assets import digest_of, require
     from harness.quality.protocols import LPIPS_ASSETS
 
     try:

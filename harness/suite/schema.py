@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-Measurement = Literal["flops", "latency", "kernels", "memory", "training", "agreement", "quality", "paired"]
-Level = Literal["step", "sample"]
+Measurement = Literal[
+    "flops", "latency", "kernels", "memory", "energy", "decode", "training", "agreement", "quality", "paired"
+]
+Level = Literal["step", "sample", "image"]
 MEASUREMENTS: tuple[Measurement, ...] = get_args(Measurement)
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -21,7 +23,7 @@ Timestep = Annotated[int | float, Field(ge=0, le=999)]
 # ``sampler: ddim`` is short for ``sampler: {name: ddim}``, ``guidance: 1.5`` for ``guidance: {scale: 1.5}``.
 # ``harness.suite.load`` expands it before anything is merged, so that ``sampler: ddim`` in a cell keeps the
 # options that ``defaults`` give the sampler.
-SHORTHAND = {"sampler": "name", "guidance": "scale"}
+SHORTHAND = {"sampler": "name", "guidance": "scale", "decoder": "weights"}
 
 
 class Strict(BaseModel):
@@ -72,6 +74,18 @@ class Sampler(Strict):
     last_step: float = Field(default=0.04, gt=0, lt=1, description="euler-maruyama: length of the last step")
 
 
+class Decoder(Strict):
+    """The autoencoder that turns a cell's latents into pictures."""
+
+    weights: str | None = Field(
+        default=None, description="a folder or file as diffusers saves AutoencoderKL; or asset:"
+    )
+    scale: float = Field(default=0.18215, gt=0, description="latents are divided by it before decoding")
+    batch: int = Field(default=8, ge=1, le=4096, description="latents a call")
+    tile: int | None = Field(default=None, ge=8, description="side of a tile in latents; unset: whole latents")
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
 class CellFields(Strict):
     """Fields that both ``defaults`` and a cell may set. None = not set."""
 
@@ -85,8 +99,19 @@ class CellFields(Strict):
     guidance: Guidance | None = Field(default=None, description="a scale, or scale, interval and channels")
     dataset: str | None = None
     device: Literal["cpu", "cuda"] | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] | None = None
-    mode: Literal["eager", "compiled"] | None = None
+    dtype: Literal["float32", "tf32", "bfloat16", "float16"] | None = Field(
+        default=None, description="tf32: float32 whose matrix products a GPU may round to 10 bits"
+    )
+    mode: Literal["eager", "compiled", "graph"] | None = Field(
+        default=None, description="graph: one captured CUDA graph a step plan"
+    )
+    attention: Literal["auto", "math", "flash", "efficient", "cudnn"] | None = Field(
+        default=None, description="kernel of fused attention; auto: torch chooses"
+    )
+    decoder: Decoder | None = Field(default=None, description="weights, or weights, scale, batch, tile and dtype")
+    published: list[str] | None = Field(
+        default=None, description="published figures to set beside the measured ones: keys of `ditbench list published`"
+    )
     seed: Seed | None = None
     batch: int | None = Field(default=None, ge=1, description="images a timed call; unset: each measurement's own")
     timeout_s: float | None = Field(default=None, gt=0, description="seconds; unset: limits.timeout_s")
@@ -131,6 +156,26 @@ class KernelsOptions(Strict):
 
 class MemoryOptions(Strict):
     batch: int = Field(default=8, ge=1)
+
+
+class EnergyOptions(Strict):
+    """Energy of whole sampling loops by the device's own counter."""
+
+    batch: int = Field(default=8, ge=1)
+    window_s: float = Field(default=20.0, gt=0, description="loops are repeated for at least this long")
+    idle_s: float = Field(default=5.0, gt=0, description="idle power is read for this long before")
+
+
+class DecodeOptions(Strict):
+    """How the decoder's calls are timed."""
+
+    batch: int = Field(default=8, ge=1, description="latents a timed call")
+    rounds: int = Field(default=3, ge=3, le=1000)
+    budget_s: float = Field(default=10.0, gt=0, description="measuring ends here even if the interval is still wide")
+    warmup_s: float = Field(default=1.0, ge=0)
+    precision: float = Field(
+        default=0.02, gt=0, lt=1, description="stop when the median's 95 % interval is ± this share"
+    )
 
 
 class TrainingOptions(Strict):
@@ -192,6 +237,8 @@ class Suite(Strict):
     latency: LatencyOptions = Field(default_factory=LatencyOptions)
     kernels: KernelsOptions = Field(default_factory=KernelsOptions)
     memory: MemoryOptions = Field(default_factory=MemoryOptions)
+    energy: EnergyOptions = Field(default_factory=EnergyOptions)
+    decode: DecodeOptions = Field(default_factory=DecodeOptions)
     training: TrainingOptions = Field(default_factory=TrainingOptions)
     agreement: AgreementOptions = Field(default_factory=AgreementOptions)
     quality: QualityOptions = Field(default_factory=QualityOptions)

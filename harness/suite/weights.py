@@ -16,8 +16,9 @@ def zoo_folder() -> Path:
     return Path(str(files("methods"))) / "zoo"
 
 
-def weights_path(weights: str) -> Path:
-    """The file of ``zoo:NAME`` or of a path. Raises InputError (without a place) when there is none."""
+def weights_path(weights: str, folder: bool = False) -> Path:
+    """The file of ``zoo:NAME`` or of a path; ``folder``: or a folder. Raises InputError (without a place) when there is
+    none."""
     if weights.startswith(_ZOO):
         name = weights.removeprefix(_ZOO)
         shipped = {file.stem: file for file in sorted(zoo_folder().glob("*.safetensors"))}
@@ -26,9 +27,9 @@ def weights_path(weights: str) -> Path:
             raise InputError(f"no weights {weights!r}{did_you_mean(name, shipped) or f' (the zoo has: {known})'}")
         return shipped[name]
     path = Path(weights)
-    if path.is_dir():
+    if path.is_dir() and not folder:
         raise InputError(f"weights must be a file, and this is a folder: {weights}")
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"no such weights file: {weights}")
     return path
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from harness.errors import InputError
 from harness.quality.extractors.resize import bicubic, bilinear_tf1, rgb
-from harness.quality.torchvision_shim import ensure_torchvision_importable
 from methods.errors import CheckpointError
+from methods.torchvision_shim import ensure_torchvision_importable
 from methods.weights import read_state
 
 SIZE = 299

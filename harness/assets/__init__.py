@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from harness.assets.config import FILE_NAME, config_file, load_assets
+from harness.assets.values import KNOWN, Assets, Entry, Kind, KnownAsset
 from harness.errors import InputError, did_you_mean
-from harness.quality.assets.config import FILE_NAME, config_file, load_assets
-from harness.quality.assets.values import KNOWN, Assets, Entry, Kind, KnownAsset
 
 __all__ = [
     "KNOWN",

@@ -2,7 +2,7 @@
 
 A CPU-only torch cannot load the operators of the torchvision wheel on the Python index, and ``import
 torchvision`` then fails because it describes operators (nms, qnms) that nobody has defined. The metric
-libraries need none of them, only the import.
+libraries and diffusers need none of them, only the import.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from bisect import bisect_right
 from pathlib import Path
 from typing import Any
 
+from harness.assets.values import KNOWN, Assets, Entry, Kind
 from harness.errors import InputError, Position, did_you_mean
-from harness.quality.assets.values import KNOWN, Assets, Entry, Kind
 
 VARIABLE = "DITBENCH_CONFIG"
 FILE_NAME = "ditbench.toml"
