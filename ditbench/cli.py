@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from harness.errors import InputError
+from harness.errors import InputError, StoreError
 
 app = typer.Typer(
     name="ditbench",
@@ -27,6 +27,9 @@ OutOption = Annotated[Path | None, typer.Option(help="the run's folder  \\[defau
 OnlyOption = Annotated[str | None, typer.Option(metavar="GLOB", help="only the cells with such a name")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu or cuda, instead of what the suite says")]
 LimitOption = Annotated[int | None, typer.Option(metavar="N", help="at most N samples a quality cell (20 or more)")]
+NprocOption = Annotated[
+    int, typer.Option(metavar="N", min=1, help="processes that share a cell's sampling, each on a GPU of its own")
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a config key of the method; repeatable")
 ]
@@ -47,11 +50,12 @@ def run(
     only: OnlyOption = None,
     device: DeviceOption = None,
     limit: LimitOption = None,
+    nproc: NprocOption = 1,
 ) -> None:
     """Run a suite, or resume it, then write its report. Finished records are never run again."""
     from ditbench.run import run_suite
 
-    raise typer.Exit(run_suite(suite, out, only, device, limit))
+    raise typer.Exit(run_suite(suite, out, only, device, limit, nproc))
 
 
 @app.command()
@@ -61,18 +65,20 @@ def plan(
     only: OnlyOption = None,
     device: DeviceOption = None,
     limit: LimitOption = None,
+    no_timing: Annotated[bool, typer.Option("--no-timing", help="count compute and disk only, time nothing")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Show a suite's cells, identities, what is cached and what it will cost. Runs nothing."""
-    from ditbench.run import show_plan
+    """Show a suite's cells, what is cached, and what the rest will cost: compute, time, disk. Runs nothing."""
+    from ditbench.plan import show_plan
 
-    show_plan(suite, out, only, device, limit, json)
+    show_plan(suite, out, only, device, limit, json, not no_timing)
 
 
 @app.command("list")
 def list_(
     kind: Annotated[
-        str, typer.Argument(help="methods, samplers, datasets, metrics, protocols or suites", show_default=False)
+        str,
+        typer.Argument(help="methods, samplers, datasets, metrics, protocols, suites or published", show_default=False),
     ],
     json: JsonOption = False,
 ) -> None:
@@ -272,6 +278,9 @@ def main() -> None:
     except InputError as error:
         print(f"error: {error}" if error.position is None else str(error), file=sys.stderr)
         sys.exit(2)
+    except StoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("stopped; run the same command again to go on", file=sys.stderr)
         sys.exit(130)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import shutil
 import sys
 import sysconfig
@@ -18,8 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
+from ditbench.fit import compared
 from harness.assets import KNOWN, AssetStatus, config_file, status
-from harness.assets.config import FILE_NAME
+from harness.assets.config import FILE_NAME, table_header
 from harness.environment import visible_gpu
 
 PLACES = f"./{FILE_NAME} or ~/.config/ditbench/{FILE_NAME}"
@@ -38,12 +38,14 @@ class Check:
 
 
 def show_doctor(as_json: bool) -> int:
-    """Print configuration, assets, references and software. Returns 1 if a configured file is absent or wrong, else 0.
+    """Print configuration, assets, references, weights and software. Returns 1 if a configured file is absent or wrong,
+    else 0.
 
-    Reads every configured file in full and imports torch. What is merely not configured or not installed is told,
-    but is no fault. Raises InputError if the configuration itself is faulty.
+    Reads configured files in full, those that changed since they were last read, and imports torch. What is merely not
+    configured or not installed is told, but is no fault. Raises InputError if the configuration itself is faulty.
     """
-    config, found, checks = config_file(), status(), software()
+    config, checks = config_file(), software()
+    found = [compared(each) for each in status()]
     healthy = not any(each.faulty for each in found)
     if as_json:
         answer = {
@@ -55,7 +57,9 @@ def show_doctor(as_json: bool) -> int:
         print(json.dumps(answer, indent=1, ensure_ascii=False))
     else:
         print(f"configuration: {config or f'none at {PLACES}'}\n")
-        _print_assets(found)
+        _print_assets("asset or reference", [each for each in found if each.kind != "weights"])
+        print()
+        _print_assets("weights", [each for each in found if each.kind == "weights"])
         print()
         _print_software(checks)
         _print_to_add(found, config)
@@ -70,6 +74,7 @@ def software() -> list[Check]:
         ("python", platform.python_version, "everything"),
         ("torch", _torch, "everything but list and doctor"),
         ("torchvision", _torchvision, "protocols adm, clean, dinov2; paired lpips"),
+        ("diffusers", _diffusers, "cells with a decoder"),
         ("fvcore", partial(_importable, "fvcore.nn"), "FLOPs"),
         ("typst", partial(_importable, "typst"), "the report as PDF"),
         ("C++ compiler", _compiler, "mode: compiled"),
@@ -110,6 +115,13 @@ def _torchvision() -> str:
     return _importable("torchvision") + (" (compiled operators left out; not needed)" if shimmed else "")
 
 
+def _diffusers() -> str:
+    from methods.torchvision_shim import ensure_torchvision_importable
+
+    ensure_torchvision_importable()
+    return _importable("diffusers")
+
+
 def _importable(module: str) -> str:
     import_module(module)
     return version(module.partition(".")[0])
@@ -145,10 +157,10 @@ def _disk() -> str:
     return f"{free:,.0f} GiB free here; 50,000 samples of 256x256 take 9.2"
 
 
-def _print_assets(found: list[AssetStatus]) -> None:
+def _print_assets(title: str, found: list[AssetStatus]) -> None:
     """A row each; below it what may be long, on lines of its own, so that nothing is cut or broken."""
     names = min(NAME_COLUMNS, max(len(each.name) for each in found))
-    print(f"{'asset or reference':<{names}}  {'state':<8}  what waits for it")
+    print(f"{title:<{names}}  {'state':<8}  what waits for it")
     for each in found:
         print(f"{each.name:<{names}}  {each.state:<8}  {'; '.join(each.waits)}")
         if each.path is not None:
@@ -186,20 +198,15 @@ def _print_to_add(found: list[AssetStatus], config: Path | None) -> None:
 
 def _toml(found: AssetStatus) -> str:
     """The lines that would pin what is there, or name what is published; '' where there is nothing to say."""
-    header = f"[{found.kind}s.{found.name if re.fullmatch('[A-Za-z0-9_-]+', found.name) else _quoted(found.name)}]"
+    header = table_header("references" if found.kind == "reference" else "assets", found.name)
     if found.digest is not None:
         return f'{header}\nsha256 = "{found.digest}"'
     known = KNOWN.get(found.name)
     if known is None:
         return ""
     lines = [f"# {known.summary}", f"# licence: {known.licence}", f"# {known.published}", header]
-    lines.append(f"path = {_quoted(known.file_name)}")
+    lines.append(f"path = {json.dumps(known.file_name)}")
     return "\n".join([*lines, f'sha256 = "{known.sha256}"'] if known.sha256 else lines)
-
-
-def _quoted(text: str) -> str:
-    # JSON's escapes are TOML's too
-    return json.dumps(text, ensure_ascii=False)
 
 
 def _as_json(found: AssetStatus) -> dict[str, object]:

@@ -11,6 +11,8 @@ METRICS = {
     "latency": "milliseconds of a step and of the whole loop, in turns with the baseline",
     "kernels": "time by operator class and the gaps between operators",
     "memory": "peak tensor memory of a denoiser call",
+    "energy": "energy an image and mean power, by the device's own counter",
+    "decode": "milliseconds an image that the autoencoder takes to make pictures of latents",
     "training": "trained parameters, their gradients and optimiser, peak memory and time of a training step",
     "agreement": "how far the predictions of coarser patch sizes are from the pre-trained one's, by timestep",
     "quality": "Fréchet distance and its limit, sFID, inception score, kernel distances, precision, recall, "
@@ -21,7 +23,7 @@ METRICS = {
 
 def show_list(kind: str, as_json: bool) -> None:
     """Print names with one line each. Raises InputError for an unknown kind."""
-    kinds = ("methods", "samplers", "datasets", "metrics", "protocols", "suites")
+    kinds = ("methods", "samplers", "datasets", "metrics", "protocols", "suites", "published")
     if kind not in kinds:
         raise InputError(f"cannot list {kind!r}{did_you_mean(kind, kinds) or ' (' + ', '.join(kinds) + ')'}")
     rows = _rows(kind)
@@ -40,6 +42,10 @@ def _rows(kind: str) -> list[tuple[str, str]]:
         from harness.quality.protocols import DEFINITIONS
 
         return [(each.name, each.summary) for each in DEFINITIONS.values()]
+    if kind == "published":
+        from harness.published.load import library, summary
+
+        return [(key, summary(row)) for key, row in library().items()]
     if kind == "suites":
         from harness.suite.load import load_suite, shipped_suites
 

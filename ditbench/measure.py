@@ -14,7 +14,7 @@ from ditbench.overrides import parse_overrides, spec_of
 from harness.environment import environment, resolve_threads
 from harness.errors import InputError
 from harness.store.records import CellSpec, Quantity
-from harness.suite.weights import sha256_of, weights_path
+from harness.suite.weights import asset_config, sha256_of, weights_path
 
 if TYPE_CHECKING:
     from harness.measure.flops import FlopsResult
@@ -77,6 +77,7 @@ def weighted(spec: CellSpec, weights: str | None) -> tuple[CellSpec, Path | None
     if weights is None:
         return spec, None
     path = weights_path(weights)
+    spec = spec.model_copy(update={"config": {**asset_config(weights), **spec.config}})
     if (problem := checkpoint_problem(spec, path)) is not None:
         raise InputError(problem.message)
     found = {"weights": weights, "weights_sha256": sha256_of(path), "cost_only": spec.imposed_activity}
@@ -160,6 +161,8 @@ def show_time(request: TimeRequest, settings: list[str], as_json: bool) -> None:
         raise InputError(f"--device {request.device}: cpu or cuda")
     if request.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device cuda: this machine's torch sees no GPU")
+    if request.device == "cpu" and request.dtype == "tf32":
+        raise InputError("--dtype tf32 rounds float32 on a GPU only: a CPU has float32")
     threads = resolve_threads(request.threads)
     torch.set_num_threads(threads)
     fields: dict[str, Any] = {

@@ -103,9 +103,10 @@ def make_reference_file(
 
 
 def export_samples(run: Path, cell: str, out: Path, samples: int | None) -> None:
-    """Write a cell's samples as ADM's npz (``out`` ends in .npz) or as a folder of PNG files. Raises InputError."""
+    """Write a cell's samples, decoded if it has a decoder, as ADM's npz (``out`` ends in .npz) or as a folder of PNG
+    files. Raises InputError."""
+    from harness.quality.evaluate import SeedBlock
     from harness.quality.images.export import write_images_npz, write_png_folder
-    from harness.quality.images.source import ShardImages
     from harness.sample.making import existing_shards
     from harness.suite.identity import samples_identity
 
@@ -122,7 +123,14 @@ def export_samples(run: Path, cell: str, out: Path, samples: int | None) -> None
     shards = existing_shards(folder, count, size)
     if shards is None:
         raise InputError(f"{folder} does not hold {count:,} samples: committed results keep none; run the suite again")
-    images = ShardImages(shards, count)
+    pictures = None
+    if record.spec.decoder is not None:
+        from harness.sample.decode import decoded_folder
+
+        pictures = [decoded_folder(folder, record.spec.decoder) / shard.name for shard in shards]
+        if missing := [path for path in pictures if not path.is_file()]:
+            raise InputError(f"{missing[0]} is not there: not all latents are decoded; run the suite again")
+    images = SeedBlock(record.spec.seed, shards, pictures).images(count)
     with _bars() as stage:
         write = write_images_npz if out.suffix == ".npz" else write_png_folder
         write(images, out, count, stage("images"))

@@ -29,6 +29,21 @@ class InputError(Exception):
         super().__init__(f"{position}: {self.message}" if position else self.message)
 
 
+class MissingFileError(InputError):
+    """A file that the user must bring is not there. A plan can wait for it; every other fault stops at once."""
+
+
+class StoreError(Exception):
+    """A disk that does not take what is written. The command line prints one line and exits with 1.
+
+    ``full``: there is no space or quota left, which the user mends by freeing some.
+    """
+
+    def __init__(self, message: str, full: bool = False) -> None:
+        self.full = full
+        super().__init__(" ".join(message.split()))
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """' (did you mean 'x'?)' for the nearest known word, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

@@ -8,7 +8,10 @@ import json
 import pickle
 import struct
 import zipfile
-from collections.abc import Mapping
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,13 @@ from methods.errors import CheckpointError
 State = Mapping[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Shaped:
+    """A tensor of which only the shape is known."""
+
+    shape: tuple[int, ...]
+
+
 def sha256_file(path: str | PathLike[str]) -> str:
     """SHA-256 of a file, hex, read in pieces. Raises OSError."""
     with Path(path).open("rb") as file:
@@ -30,29 +40,17 @@ def sha256_file(path: str | PathLike[str]) -> str:
 
 
 def read_state(path: str | PathLike[str]) -> dict[str, Tensor]:
-    """The state dict in a .safetensors or .pt/.pth/.bin file, on the CPU.
+    """The state dict in a .safetensors or .pt/.pth/.bin file, on the CPU, mapped from the file where its format allows:
+    a tensor is read when it is used.
 
     A dict with an ``ema`` entry is a training checkpoint: that entry is taken (else ``model`` or ``state_dict``).
     Raises CheckpointError.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file")
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: not a safetensors file ({error})") from None
-    except pickle.UnpicklingError:
-        raise CheckpointError(
-            f"{path}: holds objects other than tensors, which ditbench does not unpickle; "
-            "save its state dict as safetensors"
-        ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, struct.error) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not a readable checkpoint ({first})") from None
+    path = readable(path)
+    if path.suffix == ".safetensors":
+        with _opened(path) as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    loaded = _unpickled(path)
     for name in ("ema", "model", "state_dict"):
         if isinstance(loaded, dict) and isinstance(loaded.get(name), dict):
             loaded = loaded[name]
@@ -60,6 +58,84 @@ def read_state(path: str | PathLike[str]) -> dict[str, Tensor]:
     if not isinstance(loaded, dict) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise CheckpointError(f"{path}: no state dict of tensors in it")
     return loaded
+
+
+def read_shapes(path: str | PathLike[str]) -> dict[str, Shaped]:
+    """Name -> shape of what ``read_state`` would give, without reading the numbers (but of torch's format from before
+    zip, which can only be read whole). Raises CheckpointError."""
+    path = readable(path)
+    if path.suffix == ".safetensors":
+        with _opened(path) as file:
+            return {key: Shaped(tuple(file.get_slice(key).get_shape())) for key in file.keys()}  # noqa: SIM118
+    return {name: Shaped(tuple(value.shape)) for name, value in read_state(path).items()}
+
+
+def is_mapped(path: str | PathLike[str]) -> bool:
+    """Whether ``read_shapes`` of this file is quick at any size."""
+    return Path(path).suffix == ".safetensors" or zipfile.is_zipfile(path)
+
+
+def readable(path: str | PathLike[str]) -> Path:
+    """``path``, once it is a file that opens and is not what a failed download leaves. Raises CheckpointError."""
+    path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path}: this is a folder, not a checkpoint")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
+    if not start:
+        raise CheckpointError(f"{path}: not a readable checkpoint (the file is empty)")
+    # what a download that went wrong leaves under the right name
+    if start.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path}: a pointer of Git LFS, not the file itself: fetch it with Git LFS")
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise CheckpointError(f"{path}: a web page, not a checkpoint: fetch the file that the page is about")
+    if start.startswith(b"PK") and not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path}: not a readable checkpoint (it is cut short): fetch it again")
+    return path
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a safetensors file ({error})") from None
+
+
+def _unpickled(path: Path) -> Any:
+    zipped = zipfile.is_zipfile(path)
+    try:
+        # Training checkpoints keep their arguments. Unpickling a Namespace only fills its fields: nothing runs.
+        with torch.serialization.safe_globals([Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError:
+        if zipped and (foreign := _foreign(path)):
+            raise CheckpointError(
+                f"{path}: holds objects other than tensors ({', '.join(foreign)}), which ditbench does not unpickle; "
+                "save its state dict as safetensors"
+            ) from None
+        problem = "it is damaged, or holds objects other than tensors, which ditbench does not unpickle"
+        raise CheckpointError(f"{path}: not a readable checkpoint ({problem})") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file fails in many ways, struct.error and KeyError among them
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: not a readable checkpoint ({first})") from None
+
+
+def _foreign(path: Path) -> list[str]:
+    """Names of at most three kinds of objects that are in the way."""
+    try:
+        found = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:
+        return []
+    return sorted(name for name in found if name != "argparse.Namespace")[:3]
 
 
 def mismatch(model: nn.Module, state: Mapping[str, Any]) -> str | None:
@@ -94,13 +170,17 @@ def compare(wanted: Mapping[str, Any], state: Mapping[str, Any]) -> str | None:
 
 def checkpoint_mismatch(model: nn.Module, path: str | PathLike[str]) -> str | None:
     """One line that says why a checkpoint file, of all weights or of adapters, does not fit ``model``, which may be on
-    ``meta``; None if it fits. Of adapters the base is looked up and checked too. Raises CheckpointError for a file that
-    cannot be read."""
+    ``meta``, and what it would fit; None if it fits. Of adapters the base is looked up and checked too. Reads names and
+    shapes only. Raises CheckpointError for a file that cannot be read."""
     from methods.lora.files import adapter_mismatch, read_origin
+    from methods.recognise import described
 
-    state = read_state(path)
-    origin = read_origin(path)
-    return mismatch(model, state) if origin is None else adapter_mismatch(model, Path(path), origin, state)
+    state = read_shapes(path)
+    if (origin := read_origin(path)) is not None:
+        return adapter_mismatch(model, Path(path), origin, state)
+    if (problem := mismatch(model, state)) is None:
+        return None
+    return f"{problem}; {described(state)}"
 
 
 def load_into(

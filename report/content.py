@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from report.adaptation_tables import adaptation_table, equal_size_table
+from report.decode_table import decode_table
 from report.delivered_table import delivered_table, lost_time_table
 from report.detail_tables import accuracy_table, failures_table, operators_table, timing_table
+from report.energy_table import energy_table
 from report.layouts_table import layouts_table
 from report.plots.samples import SampleGrid
 from report.plots.style import Picture
 from report.plots.token_maps import PREFIX
+from report.published_tables import published_summary, published_tables
 from report.quality_tables import more_quality_table, paired_table
 from report.reading import reading_notes
 from report.result_tables import cost_table, quality_table
@@ -96,6 +99,10 @@ def compose(view: RunView, pictures: Mapping[str, Picture], grids: Sequence[Samp
                 paired_table(view),
             ],
         ),
+        (
+            "Published beside measured",
+            [Paragraph(text) if (text := published_summary(view)) else None, *published_tables(view)],
+        ),
         ("Promised and delivered", [delivered_table(view), lost_time_table(view)]),
         ("Adaptation", [adaptation_table(view), equal_size_table(view), _figures(pictures, "adaptation")]),
         ("How to read these numbers", [Notes(notes) if (notes := reading_notes(view)) else None]),
@@ -116,7 +123,16 @@ def compose(view: RunView, pictures: Mapping[str, Picture], grids: Sequence[Samp
                 operators_table(view),
             ],
         ),
-        ("Time", [_figures(pictures, "kernels"), timing_table(view), layouts_table(view)]),
+        (
+            "Time",
+            [
+                _figures(pictures, "kernels"),
+                timing_table(view),
+                layouts_table(view),
+                decode_table(view),
+                energy_table(view),
+            ],
+        ),
         ("Environment", [_provenance(view), Facts(_environment(view))]),
         ("How to run each cell again", [_suite_command(view), _commands(view)]),
     ]
@@ -166,8 +182,12 @@ def _samples(view: RunView, grids: Sequence[SampleGrid]) -> Samples | None:
 
 
 def _pending(view: RunView) -> Paragraph | None:
-    names = [row.cell for row in view.rows if row.status == "pending"]
-    return Paragraph(f"Not run yet: {listed(names)}.") if names else None
+    idle = [row for row in view.rows if row.status == "pending"]
+    waiting = [row.cell for row in idle if row.waiting]
+    names = [row.cell for row in idle if not row.waiting]
+    texts = [f"Not run yet: {listed(names)}."] if names else []
+    texts += [f"Waiting for files: {listed(waiting)}."] if waiting else []
+    return Paragraph(" ".join(texts)) if texts else None
 
 
 def _provenance(view: RunView) -> Paragraph | None:

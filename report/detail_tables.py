@@ -111,12 +111,24 @@ def timing_table(view: RunView) -> Table | None:
         times("p90_ms", "p90"),
         number_column("load_ms", "load", "ms", [_number(c.get("load_ms")) for c in cold]),
         number_column("first_call_ms", "first call", "ms", [_number(c.get("first_call_ms")) for c in cold]),
+        number_column("compile_ms", "compile", "ms", [_number(c.get("compile_ms")) for c in cold]),
+        number_column("capture_ms", "capture", "ms", [_number(c.get("capture_ms")) for c in cold]),
         number_column("prepare_ms", "prepare", "ms", prepare if any(prepare) else [None] * len(entries)),
         number_column("gap", "gap", "%", [None if g is None else 100 * g for g in gaps], decimals=1),
+        number_column("kernels", "kernels", "1", _of_kernels(entries, "kernels"), decimals=0),
+        number_column("kernel_ms", "mean kernel", "ms", _of_kernels(entries, "kernel_ms")),
+        number_column(
+            "speedup_total",
+            "speed-up",
+            "1",
+            [row.quantity("latency", "speedup_total") if level == "image" else None for row, level, *_ in entries],
+        ),
     )
     called = any(c.get("first_call_ms") is not None for c in cold)
+    decoded = any(level == "image" for _, level, *_ in entries)
     notes = [
-        "step: one denoiser call of the whole batch; sample: the whole sampling loop of the batch. "
+        "step: one denoiser call of the whole batch; sample: the whole sampling loop of the batch"
+        f"{'; image: that loop and the decoding of its latents, with the speed-up of both together' * decoded}. "
         f"{'Load and first call are cold costs' if called else 'Load is a cold cost'}, paid once and in no other "
         "figure. Brackets: 95 % interval of the median."
     ]
@@ -127,8 +139,7 @@ def timing_table(view: RunView) -> Table | None:
         )
     if any(prepare):
         notes.append(f"Prepare: {preparing(rows)}, once; sample includes it, step does not.")
-    if any(row.detail("latency").get("launch_bound") for row in rows):
-        notes.append("Launch-bound: the device waits for its host for more than a fifth of the time.")
+    notes += _device_notes(rows)
     batches = sorted({row.batch for row in rows if row.batch is not None})
     batch = f" Batch {', '.join(map(str, batches))}." if batches else ""
     return Table(
@@ -136,8 +147,37 @@ def timing_table(view: RunView) -> Table | None:
     ).without_empty_columns()
 
 
+def _of_kernels(entries: Sequence[tuple[Row, str, dict[str, Any], dict[str, Any]]], name: str) -> list[float | None]:
+    """A figure of the profile of denoiser calls, on the row of the level that they are."""
+    return [row.value("kernels", name) if level == "step" else None for row, level, *_ in entries]
+
+
+def _device_notes(rows: Sequence[Row]) -> list[str]:
+    notes = []
+    details = [row.detail("latency") for row in rows]
+    if any(detail.get("launch_bound") for detail in details):
+        notes.append(
+            "Launch-bound: the device waits for its host for more than a fifth of a step, so that operations saved on "
+            "it save no time. Captured graphs (mode: graph), compiling or a larger batch may help."
+        )
+    if any(row.value("kernels", "kernels") for row in rows):
+        notes.append("Kernels: launched a step, and their mean duration, in a profiled run.")
+    if any(detail.get("cold", {}).get("capture_ms") is not None for detail in details):
+        notes.append(
+            "Capture: recording the graphs, with the calls before it and the weights that they keep sliced; in no "
+            "other figure but the first call."
+        )
+    if any(detail.get("throttled") for detail in details):
+        notes.append(
+            "Throttled: heat or a power brake held the device's clocks back when timing began or ended. Such times say "
+            "little: measure again on a cool device."
+        )
+    return notes
+
+
 def _timing_tag(row: Row) -> str:
-    tags = [tag_of(row), "launch-bound" if row.detail("latency").get("launch_bound") else ""]
+    detail = row.detail("latency")
+    tags = [tag_of(row), *(word for word in ("launch-bound", "throttled") if detail.get(word.replace("-", "_")))]
     return ", ".join(tag for tag in tags if tag)
 
 

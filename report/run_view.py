@@ -36,6 +36,7 @@ class Row:
     realised: float | None = None
     on_front_gmacs: bool | None = None
     on_front_time: bool | None = None
+    waiting: Mapping[str, str] = field(default_factory=dict)  # planned, but a file is missing -> which
 
     def quantity(self, measurement: str, name: str) -> Quantity | None:
         """A measured figure, or None. A cost-only cell has no quality, whatever its records hold."""
@@ -86,7 +87,9 @@ class Row:
         parts = []
         for name in self.planned:
             record = self.records.get(name)
-            if record is None:
+            if record is None and name in self.waiting:
+                parts.append(f"{name}: waits for a file: {self.waiting[name]}")
+            elif record is None:
                 parts.append(f"{name}: not run yet")
             elif record.failure is not None:
                 parts.append(f"{name}: {record.failure.kind}: {' '.join(record.failure.message.split())}")
@@ -201,8 +204,9 @@ def _row(entry: dict[str, Any], records: dict[str, Record], baseline: str | None
     except (ValidationError, StopIteration):
         message = f"cell {entry['name']!r} has no readable spec (run the suite again to renew the plan)"
         raise InputError(message, Position(folder / "plan.json")) from None
-    planned = tuple(entry["measurements"])
-    return Row(entry["name"], spec, planned, records, is_baseline=entry["name"] == baseline)
+    waiting = dict(entry.get("waiting", {}))
+    planned = (*entry["measurements"], *waiting)
+    return Row(entry["name"], spec, planned, records, is_baseline=entry["name"] == baseline, waiting=waiting)
 
 
 def _moment(text: str) -> datetime:

@@ -2,64 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import math
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from harness.quality.extractors.dinov2 import Shape, VisionTransformer
-from methods.torchvision_shim import ensure_torchvision_importable
+from studies.stand_ins import State, inception_state, pictures, randomise, write_inception
 
-State = dict[str, Tensor]
-
-
-def pictures(n: int, height: int, width: int, seed: int, contrast: float = 1.0) -> Tensor:
-    """(n, height, width, 3) uint8 that differ in colour, shading and noise, so that features differ as well."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(n, *shape, generator=generator)
-
-    shading = nn.functional.interpolate(uniform(3, 4, 4) - 0.5, (height, width), mode="bilinear")
-    noise = torch.randn(n, 3, height, width, generator=generator) * uniform(1, 1, 1)
-    values = uniform(3, 1, 1) + 2 * contrast * uniform(1, 1, 1) * shading + 0.3 * noise
-    return (255 * values.clamp(0, 1)).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-
-
-def inception_state(seed: int = 0) -> State:
-    """All names of the 2015 Inception. Batch norms fit what passes through: activations neither vanish nor explode."""
-    ensure_torchvision_importable()
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    class Unloaded(FeatureExtractorInceptionV3):
-        def load_state_dict(self, state: object) -> None:
-            pass
-
-    nothing = io.BytesIO()
-    torch.save({}, nothing)
-    nothing.seek(0)
-    network = Unloaded("inception-v3-compat", ["2048"], feature_extractor_weights_path=nothing)
-    _randomise(network.state_dict(), seed)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.train().momentum = 1.0
-    with torch.no_grad():
-        network(pictures(4, 64, 64, seed).permute(0, 3, 1, 2))
-    return dict(network.state_dict())
-
-
-def write_inception(path: Path, state: State | None = None) -> Path:
-    """``path``, written as the published file is: in torch's format from before zip."""
-    torch.save(inception_state() if state is None else state, path, _use_new_zipfile_serialization=False)
-    return path
+__all__ = ["State", "dinov2_state", "inception_state", "pictures", "write_dinov2", "write_inception"]
 
 
 def dinov2_state(width: int = 128, depth: int = 2, grid: int = 37, gated: bool = False, seed: int = 0) -> State:
     """The names of a released DINOv2 checkpoint at any size; width a multiple of 64, patches of 14."""
     state = VisionTransformer(Shape(width, depth, hidden=4 * width, gated=gated, grid=grid)).state_dict()
-    _randomise(state, seed)
+    randomise(state, seed)
     return dict(state)
 
 
@@ -67,18 +23,3 @@ def write_dinov2(path: Path, state: State | None = None) -> Path:
     """``path``, written as the published file is."""
     torch.save(dinov2_state() if state is None else state, path)
     return path
-
-
-def _randomise(state: State, seed: int) -> None:
-    """In place: He-normal weights, scales around 1, everything else small."""
-    generator = torch.Generator().manual_seed(seed)
-    for name, value in state.items():
-        if not value.is_floating_point():
-            continue
-        value.normal_(generator=generator)
-        if name.endswith("weight") and value.ndim > 1:
-            value.mul_(math.sqrt(2 / value[0].numel()))
-        elif name.endswith(("weight", "gamma")):
-            value.sigmoid_().add_(0.5)
-        else:
-            value.mul_(0.2)

@@ -18,8 +18,10 @@ from harness.measure import latency
 from harness.measure.agreement import measure_agreement
 from harness.measure.count_cell import measure_flops
 from harness.measure.flops import WorkCounter
+from harness.run.cells import LazyCell
+from harness.run.job import Job
+from harness.run.measures import MEASURES
 from harness.run.runner import check_inputs, todo
-from harness.run.worker import MEASURES, Job, LazyCell
 from harness.sample.generate import BoundCell, bind, bind_sampler, checkpoint_problem
 from harness.store.store import RunStore
 from harness.suite.load import load_suite

@@ -15,7 +15,6 @@ import pytest
 
 from ditbench import doctor
 from ditbench.cli import main
-from harness import assets
 from harness.assets import KNOWN, AssetStatus, digest_of, load_assets, require, status, verified
 from harness.errors import InputError
 from methods.torchvision_shim import ensure_torchvision_importable
@@ -34,6 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.delenv("DITBENCH_CONFIG", raising=False)
     monkeypatch.setitem(KNOWN, "inception-2015", replace(KNOWN["inception-2015"], sha256=sha256(WEIGHTS)))
     return tmp_path / "here"
@@ -128,6 +128,26 @@ FAULTS = {
     "an asset among references": (
         '[references.lpips-vgg16]\npath = "x"\n',
         "1:13: lpips-vgg16 is an asset: write [assets.lpips-vgg16]",
+    ),
+    "weights among references": (
+        '[references.sd-vae-ft-ema]\npath = "x"\n',
+        "1:13: sd-vae-ft-ema is weights: write [assets.sd-vae-ft-ema]",
+    ),
+    "a dot without quotes": (
+        '[assets.dydit-xl-2-0.7]\npath = "x"\n',
+        '1:9: a name with a dot needs quotes: write [assets."dydit-xl-2-0.7"]',
+    ),
+    "a shape of what is no model": (
+        '[assets.sd-vae-ft-ema]\npath = "x"\nconfig = {depth = 2}\n',
+        "3:1: config is for a model's weights, and sd-vae-ft-ema has no method that would read it",
+    ),
+    "a shape that is no table": (
+        '[assets.dit-xl-2-256]\npath = "x"\nconfig = "small"\n',
+        "3:10: 'config' must be a table, as in [assets.dit-xl-2-256.config], not text",
+    ),
+    "a shape of a wrong type": (
+        '[assets.dit-xl-2-256]\npath = "x"\n[assets.dit-xl-2-256.config]\ndepth = [2]\n',
+        "4:9: depth must be a number, a boolean or text, not a list",
     ),
     "a reference among assets": (
         '[assets.imagenet-256]\npath = "x"\n',
@@ -234,10 +254,11 @@ def test_names_and_digests_are_those_that_the_libraries_download() -> None:
 
 def test_every_known_file_has_what_a_user_must_know() -> None:
     for known in KNOWN.values():
-        assert known.published.endswith("/" + known.file_name)
+        assert known.published.startswith("https://")
+        assert known.published.endswith("/" + known.file_name) or known.kind == "weights", "else the page that names it"
         assert known.summary and known.licence and known.waits
         assert re.fullmatch("[0-9a-f]{64}|", known.sha256)
-        assert known.sha256 or known.kind == "reference", "an extractor's weights are pinned"
+        assert known.sha256 or known.kind != "asset", "an extractor's weights are pinned"
 
 
 # require ----------------------------------------------------------------------------------------------
@@ -333,7 +354,7 @@ def test_a_file_that_did_not_change_is_read_once(monkeypatch: pytest.MonkeyPatch
     configure(asset("x.pth"))
     entry = require("inception-2015", "a test")
     verified(entry)
-    monkeypatch.setattr(assets.hashlib, "file_digest", None)
+    monkeypatch.setattr(hashlib, "file_digest", None)
     assert verified(entry) == digest_of(entry) == sha256(WEIGHTS)
 
 
@@ -437,6 +458,7 @@ def test_each_state_is_told_with_what_to_do(folder: Path) -> None:
         "imagenet-256": ("absent", False),
         "imagenet-512": ("absent", False),
         "admnet-guided-upsampled-imagenet-256": ("absent", False),
+        **{name: ("absent", False) for name, known in KNOWN.items() if known.kind == "weights"},
         "mine": ("unpinned", False),
         "changed": ("wrong", True),
     }
@@ -541,7 +563,7 @@ def test_doctor_cuts_no_name_path_or_address(
     for each in status():
         assert each.name in words
         assert each.path is None or str(each.path) in words
-    assert {known.published for known in KNOWN.values()} <= words
+    assert all(known.published in out for known in KNOWN.values())
     assert "…" not in out and sha256(b"1") in out
 
 
@@ -565,7 +587,7 @@ def test_the_lines_that_doctor_prints_can_be_pasted(capsys: pytest.CaptureFixtur
     configure(out[out.index("# ") : out.index("nothing to mend")])
     pasted = load_assets()
     entries = {**pasted.assets, **pasted.references}
-    assert list(entries) == list(KNOWN)
+    assert sorted(entries) == sorted(KNOWN)
     for name, entry in entries.items():
         assert (entry.path.name, entry.sha256 or "") == (KNOWN[name].file_name, KNOWN[name].sha256)
 
@@ -576,7 +598,7 @@ def test_what_is_configured_already_is_not_to_be_pasted_again(capsys: pytest.Cap
     doctor.show_doctor(as_json=False)
     out = capsys.readouterr().out
     configure(config + out[out.index("\n# ") : out.index("to mend")])
-    assert list(load_assets().assets) == [name for name, known in KNOWN.items() if known.kind == "asset"]
+    assert list(load_assets().assets) == [name for name, known in KNOWN.items() if known.table == "assets"]
 
 
 @pytest.mark.usefixtures("no_software")
@@ -597,7 +619,9 @@ def test_software_is_told_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setenv("CXX", "no-such-compiler")
     found = {check.name: check for check in doctor.software()}
-    assert list(found) == ["python", "torch", "torchvision", "fvcore", "typst", "C++ compiler", "GPU", "disk"]
+    assert list(found) == [
+        *("python", "torch", "torchvision", "diffusers", "fvcore", "typst", "C++ compiler", "GPU", "disk")
+    ]
     assert torch.__version__ in found["torch"].detail
     assert found["torchvision"].state == found["fvcore"].state == found["disk"].state == "ok"
     assert ("left out" in found["torchvision"].detail) == ensure_torchvision_importable()
@@ -641,5 +665,5 @@ def test_the_documentation_names_every_known_file_and_its_example_is_valid() -> 
     assert example is not None
     configure(example[1])
     entries = load_assets()
-    assert list(entries.assets) == ["inception-2015"] and list(entries.references) == ["imagenet-256"]
+    assert list(entries.assets) == ["inception-2015", "dydit-xl-2-0.7"] and list(entries.references) == ["imagenet-256"]
     assert entries.references["imagenet-256"].sha256 == KNOWN["imagenet-256"].sha256

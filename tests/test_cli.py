@@ -166,9 +166,9 @@ def test_the_testing_suite_runs_and_plans(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_cost_suite_counts_all_presets_in_under_a_minute(tmp_path):
+def test_the_cost_suite_counts_all_presets_in_under_three_minutes(tmp_path):
     begin = time.perf_counter()
     done = ditbench("run", "dit-cost", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert time.perf_counter() - begin < 60
-    assert len(list((tmp_path / "runs" / "dit-cost" / "records").glob("*.json"))) == 13
+    assert time.perf_counter() - begin < 180
+    assert len(list((tmp_path / "runs" / "dit-cost" / "records").glob("*.json"))) == 27

@@ -220,7 +220,7 @@ def test_numbers_without_a_grey_level_are_refused(bad: float, tmp_path: Path) ->
 
 def test_shards_that_hold_no_images_are_refused(tmp_path: Path) -> None:
     latents = shards(tmp_path / "latents", np.zeros((2, 4, 3, 3), dtype=np.float32), 2)
-    assert fault(lambda: ShardImages(latents, 2)).endswith("samples have 4 channels: latents must be decoded first")
+    assert fault(lambda: ShardImages(latents, 2)).endswith("latents must be decoded first (give the cell a decoder)")
     good = shards(tmp_path / "good", np.zeros((4, 1, 3, 3), dtype=np.float32), 2)
     other = shards(tmp_path / "other", np.zeros((2, 1, 8, 8), dtype=np.float32), 2)
     assert "(8, 8, 1), shard-0.npz of (3, 3, 1)" in fault(lambda: ShardImages(good + other, 2))

@@ -15,7 +15,7 @@ import pytest
 
 from harness import environment
 from harness.errors import InputError
-from harness.store.records import CellSpec
+from harness.store.records import CellSpec, DecoderSpec
 from harness.suite import weights
 from harness.suite.checks import ddim_step_counts
 from harness.suite.expand import text_of
@@ -30,6 +30,7 @@ OPTIONS["flops"] = {"samples": 100}
 OPTIONS["agreement"] = {"samples": 64}
 OPTIONS["quality"] = {"protocol": "digits", "samples": 1000, "shard": 100, "seed_blocks": 1}
 OPTIONS["paired"] = {"samples": 1000, "shard": 100, "lpips": None, "lpips_sha256": None}
+OPTIONS["decode"] = {"batch": 8, "side": 32}
 
 GUIDED = CellSpec(
     cell="c",
@@ -48,6 +49,7 @@ GUIDED = CellSpec(
     device="cpu",
     dtype="float32",
     mode="eager",
+    decoder=DecoderSpec(weights="vae", weights_sha256="02"),
     threads=2,
     seed=0,
     measure=("flops",),
@@ -56,7 +58,8 @@ GUIDED = CellSpec(
     cost_only=False,
 )
 
-TIMED = {"latency", "kernels", "memory", "training"}
+TIMED = {"latency", "kernels", "memory", "energy", "training"}
+ON_THE_CLOCK = TIMED | {"decode"}  # decoding is timed too, but knows nothing of the denoiser
 COUNTED = TIMED | {"flops"}
 DRAWN = {"agreement", "quality", "paired", "samples"}
 ALL = COUNTED | DRAWN
@@ -78,10 +81,13 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "guidance_weak": ("unconditional", ALL),
     "guidance_channels": (4, TIMED | WATCHED),
     "dataset": ("shapes", WATCHED),
-    "device": ("cuda", TIMED | WATCHED),
+    "device": ("cuda", ON_THE_CLOCK | WATCHED),
     "dtype": ("bfloat16", TIMED | WATCHED),
     "mode": ("compiled", TIMED | WATCHED),
-    "threads": (1, TIMED),
+    "attention": ("math", TIMED | WATCHED),
+    "decoder": (DecoderSpec(weights="vae", weights_sha256="03"), {"decode", "quality", "paired"}),
+    "published": (("a table",), set()),
+    "threads": (1, ON_THE_CLOCK),
     "seed": (1, WATCHED),
     "measure": (("flops", "memory"), set()),
     "timeout_s": (5.0, set()),
@@ -152,8 +158,8 @@ def test_only_what_is_timed_in_turns_and_pairs_depend_on_the_baseline_and_not_on
 def test_hardware_counts_for_timings_and_torch_for_samples_too() -> None:
     other_machine = {**FINGERPRINT, "device_name": "another CPU"}
     other_torch = {**FINGERPRINT, "torch": "2.12.0"}
-    assert changed(identities(GUIDED), identities(GUIDED, fingerprint=other_machine)) == TIMED
-    assert changed(identities(GUIDED), identities(GUIDED, fingerprint=other_torch)) == TIMED | WATCHED
+    assert changed(identities(GUIDED), identities(GUIDED, fingerprint=other_machine)) == ON_THE_CLOCK
+    assert changed(identities(GUIDED), identities(GUIDED, fingerprint=other_torch)) == ON_THE_CLOCK | WATCHED
 
 
 def test_a_larger_run_extends_the_shards_of_a_smaller_one() -> None:
@@ -173,6 +179,23 @@ def test_a_protocol_counts_by_its_id() -> None:
 def test_pairs_depend_on_their_number_and_on_the_backbone_of_lpips(name: str, value: Any) -> None:
     other = with_option("paired", name, value)
     assert changed(identities(GUIDED), identities(GUIDED, options=other)) == {"paired"}
+
+
+@pytest.mark.parametrize("name, value", [("scale", 1.0), ("batch", 4), ("tile", 32), ("dtype", "bfloat16")])
+def test_how_latents_are_decoded_counts_and_where_the_decoder_lies_does_not(name: str, value: Any) -> None:
+    assert GUIDED.decoder is not None
+    other = GUIDED.model_copy(update={"decoder": GUIDED.decoder.model_copy(update={name: value})})
+    assert changed(identities(GUIDED), identities(other)) == {"decode", "quality", "paired"}
+    moved = GUIDED.model_copy(update={"decoder": GUIDED.decoder.model_copy(update={"weights": "elsewhere"})})
+    assert identities(moved) == identities(GUIDED)
+
+
+def test_a_latency_depends_on_the_decoder_where_it_times_whole_images() -> None:
+    images = with_option("latency", "levels", ["step", "image"])
+    bare = GUIDED.model_copy(update={"decoder": None})
+    first, second = identities(GUIDED, options=images), identities(bare, options=images)
+    assert "latency" in changed(first, second)
+    assert "latency" not in changed(identities(GUIDED), identities(bare))
 
 
 def test_seed_blocks_are_new_figures_of_samples_that_the_first_block_shares() -> None:
@@ -435,7 +458,7 @@ def test_quick_compares_samplers_and_dynamic_methods_on_trained_weights(suite_fi
     plan = make_plan(load_suite("quick"))
     assert len(plan.cells) >= 8
     assert plan.baseline is not None and plan.baseline.cell == "ddpm-50"
-    everywhere = set(MEASUREMENTS) - {"agreement", "training"}
+    everywhere = set(MEASUREMENTS) - {"agreement", "training", "energy", "decode"}
     specs = {cell.spec.cell: cell.spec for cell in plan.cells}
     ablation, untimed = specs["flexidit-0.64-weak-last"], ("flexidit-0.64-weak-last", "flexidit-0.75", "flexidit-0.4")
     whole = [spec for name, spec in specs.items() if name not in untimed]
@@ -452,15 +475,33 @@ def test_quick_compares_samplers_and_dynamic_methods_on_trained_weights(suite_fi
 
 def test_testing_touches_every_measurement(suite_file: Path) -> None:
     plan = make_plan(load_suite("testing"))
-    assert {each.name for cell in plan.cells for each in cell.measurements} == set(MEASUREMENTS)
+    touched = {each.name for cell in plan.cells for each in cell.measurements}
+    assert touched == set(MEASUREMENTS) - {"decode"}, "all but the decoder, which is too slow for a run in seconds"
     assert 2 <= len(plan.cells) <= 4
+
+
+@pytest.mark.parametrize("size", ["256", "512"])
+def test_imagenet_follows_the_published_protocol_and_its_short_form_claims_no_published_figure(size: str) -> None:
+    whole, short = (load_suite(f"imagenet{size}{ending}") for ending in ("", "-5k"))
+    assert whole.suite.quality.reference == short.suite.quality.reference == f"imagenet-{size}"
+    for loaded, samples in ((whole, 50_000), (short, 5000)):
+        quality, specs = loaded.suite.quality, [cell.spec for cell in make_plan(loaded).cells]
+        assert (quality.protocol, quality.samples, samples % quality.shard) == ("adm", samples, 0)
+        assert all((spec.guidance_scale, spec.guidance_channels, spec.seed) == (1.5, 3, 0) for spec in specs)
+        assert all(spec.decoder is not None and spec.decoder.scale == 0.18215 for spec in specs)
+        assert {spec.config.get("input_size", 32) for spec in specs} == {int(size) // 8}
+        assert all(str(spec.weights).startswith("asset:") and not spec.cost_only for spec in specs)
+        assert any(spec.published for spec in specs) == (samples == 50_000)
+        assert all(spec.timeout_s is not None and spec.timeout_s > 86_400 for spec in specs)
+    baseline = make_plan(whole).baseline
+    assert baseline is not None and (baseline.sampler, baseline.steps) == ("ddpm", 250)
 
 
 def test_dit_cost_counts_the_whole_family() -> None:
     plan = make_plan(load_suite("dit-cost"))
-    assert len(plan.cells) == 13 and plan.baseline is not None and plan.baseline.method == "dit-xl-2"
+    assert len(plan.cells) == 27 and plan.baseline is not None and plan.baseline.method == "dit-xl-2"
     assert {cell.spec.measure for cell in plan.cells} == {("flops",)}
-    assert len({cell.measurements[0].identity for cell in plan.cells}) == 13
+    assert len({cell.measurements[0].identity for cell in plan.cells}) == 27
 
 
 def test_planning_a_shipped_suite_takes_a_fraction_of_a_second(suite_file: Path) -> None:

@@ -1,13 +1,15 @@
 """Timing, profiling and memory: order, warm-up, stopping, and figures that follow from known work."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from harness.errors import InputError
 from harness.measure.compare_times import measure_latency
-from harness.measure.kernels import measure_kernels, operator_class
-from harness.measure.latency import WHOLE, Series, Timing, interleave, sample_call, step_call, warm_up
+from harness.measure.kernels import Kernels, device_events, measure_kernels, operator_class
+from harness.measure.latency import WHOLE, Series, Timing, image_call, interleave, sample_call, step_call, warm_up
 from harness.measure.memory import measure_memory
 from harness.sample.generate import bind
 from harness.sample.making import NotFiniteError
@@ -121,10 +123,78 @@ def test_a_model_that_gives_nan_is_not_timed():
             measure()
 
 
-def test_the_gap_is_what_the_device_did_not_work():
-    series = Series(0.0, rounds=[[Timing(10.0, 7.0), Timing(10.0, 8.0), Timing(10.0, 9.0)]])
-    assert series.gap_share() == pytest.approx(0.2)
-    assert Series(0.0, rounds=[[Timing(1.0, None)]]).gap_share() is None
+def test_the_gap_is_what_the_device_did_not_work_of_the_median_call():
+    series = Series(0.0, rounds=[[Timing(9.0, 8.9), Timing(10.0, 9.9), Timing(20.0, 19.9)]])
+    assert series.gap_share(busy_ms=8.0) == pytest.approx(0.2), "events around a call do not see waits between kernels"
+    assert series.gap_share(busy_ms=11.0) == 0.0
+
+
+def event(name: str, kind: str, microseconds: float, marks: bool = False):
+    span = SimpleNamespace(elapsed_us=lambda: microseconds)
+    device = SimpleNamespace(name=kind)
+    return SimpleNamespace(name=name, device_type=device, time_range=span, is_user_annotation=marks)
+
+
+def test_kernels_are_counted_on_the_device_alone_and_copies_are_work_but_no_kernels():
+    events = [
+        event("aten::addmm", "CPU", 500.0),
+        event("ampere_sgemm", "CUDA", 30.0),
+        event("elementwise_kernel", "CUDA", 10.0),
+        event("Memcpy DtoD (Device -> Device)", "CUDA", 5.0),
+        event("ditbench::router", "CUDA", 40.0, marks=True),
+    ]
+    launched = Kernels()
+    launched.add(device_events(events), weight=0.5)
+    assert launched.count == 1.0
+    assert launched.kernel_ms == pytest.approx(0.020) and launched.busy_ms == pytest.approx(0.0225)
+
+
+class Decoder:
+    """Doubles the sides and takes its time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.seen = seconds, 0
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        time.sleep(self.seconds)
+        self.seen += 1
+        return latents.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+
+def test_the_image_level_is_the_loop_and_the_decoder():
+    decoder = Decoder(0.05)
+    assert image_call(cell(), 2, decoder)(0).shape == (2, 1, 16, 16)
+    options = LatencyOptions(batch=2, levels=["sample", "image"], budget_s=0.2, warmup_s=0.0)
+    values = measure_latency(cell(), None, options, 1.0, (decoder, None)).values
+    assert values["image_total_ms"].value >= (values["sample_ms"].value * 0.5 + 50) / 2
+    assert "decoder included" in values["image_total_ms"].interval
+    assert values["image_ms"].value == pytest.approx(values["sample_ms"].value / 2), "that one stays without decoder"
+
+
+def test_a_decoder_that_both_pay_for_shrinks_the_speed_up():
+    options = LatencyOptions(batch=2, levels=["sample", "image"], budget_s=0.2, warmup_s=0.0)
+    slow = cell(cell="base", steps=24)
+    result = measure_latency(cell(), slow, options, 1.0, (Decoder(0.1), Decoder(0.1)))
+    assert 1.0 < result.values["speedup_total"].value < 0.8 * result.values["speedup"].value
+    assert set(result.detail["baseline_levels"]) == {"sample", "image"}
+
+
+def test_a_baseline_without_decoder_is_not_timed_with_one():
+    options = LatencyOptions(batch=2, levels=["sample", "image"], budget_s=0.2, warmup_s=0.0)
+    result = measure_latency(cell(), cell(cell="base"), options, 1.0, (Decoder(0.0), None))
+    assert "speedup_total" not in result.values and "speedup" in result.values
+    assert set(result.detail["baseline_levels"]) == {"sample"}
+
+
+def test_the_image_level_alone_claims_no_latent_time():
+    options = LatencyOptions(batch=2, levels=["image"], budget_s=0.2, warmup_s=0.0)
+    values = measure_latency(cell(), None, options, 1.0, (Decoder(0.0), None)).values
+    assert set(values) == {"image_total_ms", "prepare_ms"}
+
+
+def test_the_image_level_needs_a_decoder():
+    with pytest.raises(InputError, match="c has no decoder"):
+        measure_latency(cell(), None, LatencyOptions(batch=2, levels=["image"]), 1.0)
 
 
 def test_profiled_classes_and_gap_fill_the_wall_clock():

@@ -1,17 +1,17 @@
-"""Extractor weights and references that lie with the user: found by name, verified by SHA-256, never downloaded."""
+"""Weights and references that lie with the user: found by name, verified by SHA-256, never downloaded."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.assets.config import FILE_NAME, config_file, load_assets
-from harness.assets.values import KNOWN, Assets, Entry, Kind, KnownAsset
-from harness.errors import InputError, did_you_mean
+from harness.assets.config import FILE_NAME, config_file, load_assets, table_header
+from harness.assets.digests import content_digest, unreadable
+from harness.assets.known import KNOWN
+from harness.assets.values import Assets, Entry, Kind, KnownAsset
+from harness.errors import InputError, MissingFileError, did_you_mean
 
 __all__ = [
     "KNOWN",
@@ -28,10 +28,6 @@ __all__ = [
 ]
 
 State = Literal["present", "absent", "wrong", "unpinned"]
-
-# A file's digest by where it lies and what would change with its content. The change time is part of it: a copy
-# that keeps the modification time (cp -p) of weights of the same size would not be noticed without.
-_digests: dict[tuple[str, int, int, int, int], str] = {}
 
 
 @dataclass(frozen=True)
@@ -61,25 +57,35 @@ class AssetStatus:
 
 
 def require(name: str, why: str) -> Entry:
-    """The entry of an asset or reference that exists; its content is not read (see ``verified``).
+    """The entry of an asset, weights or a reference that exists; its content is not read (see ``verified``).
 
-    name: of KNOWN, or any reference of the user's. why: who needs it, as in 'protocol adm'. Raises InputError if
-    it is not configured, not there, or (for an asset) a folder.
+    name: of KNOWN, or any reference of the user's. why: who needs it, as in 'protocol adm'. Raises MissingFileError
+    if it is not configured or not there, InputError if it is a folder where a file is needed.
     """
     assets = load_assets()
     known = KNOWN.get(name)
     kind: Kind = known.kind if known else "reference"
-    entry = assets.find(name) if kind == "asset" else assets.reference(name)
+    entry = assets.reference(name) if kind == "reference" else assets.find(name)
     need = f"{why} needs the {kind} {name}"
     if entry is None:
         what = f": {known.summary}" if known else did_you_mean(name, _reference_names(assets))
         where = assets.file or FILE_NAME
-        raise InputError(f"{need}{what}; put it into {where} as [{kind}s.{name}] (see `ditbench doctor`)")
+        table = known.table if known else "references"
+        paste = f"put it into {where} as {table_header(table, name)}"
+        if known is not None and known.kind == "weights":
+            paste = (
+                f"get {known.file_name} ({known.published}), then add two lines to {where}: "
+                f'{table_header(table, name)} and path = "{known.file_name}"'
+            )
+        fault = MissingFileError if known else InputError  # a name that nobody knows may be a slip
+        raise fault(f"{need}{what}; {paste} (see `ditbench doctor`)")
     try:
         mode = entry.path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingFileError(f"{need}, but {unreadable(entry.path, error)}", entry.position) from None
     except OSError as error:
-        raise InputError(f"{need}, but {_unreadable(entry.path, error)}", entry.position) from None
-    if kind == "asset" and stat.S_ISDIR(mode):
+        raise InputError(f"{need}, but {unreadable(entry.path, error)}", entry.position) from None
+    if stat.S_ISDIR(mode) and not _may_be_folder(entry):
         raise InputError(f"{need}, but {entry.path} is a folder, not a file", entry.position)
     return entry
 
@@ -87,14 +93,14 @@ def require(name: str, why: str) -> Entry:
 def verified(entry: Entry) -> str:
     """The SHA-256 of what lies there now, 64 hexadecimal digits, once it is what it should be.
 
-    It must be the declared one; an asset without a declaration must be the published file. So weights of one's own
-    are used only by saying so, and a protocol id holds their digest. Read once per content in a process. A folder's
-    digest is that of one line a file, 'SHA-256, two spaces, relative name, line feed', sorted by the bytes of the name.
-    Raises InputError that shows how both digests begin.
+    It must be the declared one; an asset without a declaration must be the published file. So an extractor of one's
+    own is used only by saying so, and a protocol id holds its digest. Models' weights have no public digest: without a
+    declaration any are taken, and told apart by theirs. See ``content_digest`` for what is read and when. Raises
+    InputError that shows how both digests begin.
     """
-    digest = _content_digest(entry)
+    digest = content_digest(entry.path, entry.position)
     expected, source = entry.sha256, "its sha256 in the configuration"
-    if expected is None and entry.kind == "asset":
+    if expected is None and entry.kind != "reference":
         known = KNOWN[entry.name]
         expected = known.sha256
         source = f"that of the published {known.file_name} (declare its sha256 to use another file)"
@@ -111,20 +117,21 @@ def verified(entry: Entry) -> str:
 
 def digest_of(entry: Entry) -> str:
     """The declared SHA-256, unverified, else the computed one: for identities. Raises InputError if unreadable."""
-    return entry.sha256 or _content_digest(entry)
+    return entry.sha256 or content_digest(entry.path, entry.position)
 
 
 def status() -> list[AssetStatus]:
-    """All known assets and references, then the user's own references. Reads every configured file in full.
+    """All known assets, weights and references, then the user's own references. Reads every configured file in full.
 
     Raises InputError only for faults of the configuration itself.
     """
     assets = load_assets()
     found = []
     for known in KNOWN.values():
-        entry = assets.find(known.name) if known.kind == "asset" else assets.reference(known.name)
+        entry = assets.reference(known.name) if known.kind == "reference" else assets.find(known.name)
         if entry is None:
-            hint = f"get {known.file_name}, then name it as [{known.kind}s.{known.name}] in {assets.file or FILE_NAME}"
+            header = table_header(known.table, known.name)
+            hint = f"get {known.file_name}, then name it as {header} in {assets.file or FILE_NAME}"
             found.append(AssetStatus(known.name, known.kind, "absent", None, None, known.waits, hint))
         else:
             found.append(_entry_status(entry, known.waits))
@@ -137,13 +144,15 @@ def _entry_status(entry: Entry, waits: tuple[str, ...]) -> AssetStatus:
     state: State = "present" if entry.sha256 else "unpinned"
     hint = "" if entry.sha256 else "add its sha256, so that it cannot change unnoticed"
     try:
-        if entry.kind == "asset" and entry.path.is_dir():
+        if entry.path.is_dir() and not _may_be_folder(entry):
             raise InputError(f"{entry.path} is a folder, not a file", entry.position)
         entry.path.stat()
-        digest = _content_digest(entry)
+        digest = content_digest(entry.path, entry.position)
         verified(entry)
         if entry.kind == "asset" and KNOWN[entry.name].sha256 not in ("", digest):
             hint = "not the published file: its figures carry a protocol id of their own"
+        if entry.config:
+            hint = "; ".join([*filter(None, [hint]), "a stand-in: its shape is not the published model's"])
     except (FileNotFoundError, NotADirectoryError):
         state, hint = "absent", f"named in {entry.position}, but nothing lies there"
         if known := KNOWN.get(entry.name):
@@ -151,7 +160,7 @@ def _entry_status(entry: Entry, waits: tuple[str, ...]) -> AssetStatus:
     except InputError as error:
         state, hint = "wrong", error.message
     except OSError as error:
-        state, hint = "wrong", _unreadable(entry.path, error)
+        state, hint = "wrong", unreadable(entry.path, error)
     return AssetStatus(entry.name, entry.kind, state, entry.path, digest, waits, hint)
 
 
@@ -160,45 +169,5 @@ def _reference_names(assets: Assets) -> list[str]:
     return [*known, *assets.references]
 
 
-def _content_digest(entry: Entry) -> str:
-    try:
-        return _folder_digest(entry) if entry.path.is_dir() else _file_digest(entry.path, entry)
-    except OSError as error:
-        raise InputError(_unreadable(entry.path, error), entry.position) from None
-
-
-def _file_digest(path: Path, entry: Entry) -> str:
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise InputError(f"{path} is not a regular file", entry.position)
-    key = (str(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
-    if key not in _digests:
-        with path.open("rb") as file:
-            _digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
-    return _digests[key]
-
-
-def _folder_digest(entry: Entry) -> str:
-    def refuse(error: OSError) -> None:
-        raise error
-
-    files: dict[bytes, Path] = {}
-    # The walk leaves out folders that it cannot read, unless told otherwise, and what lies behind links.
-    for root, folders, names in os.walk(entry.path, onerror=refuse):
-        folder = Path(root)
-        if linked := next((name for name in folders if (folder / name).is_symlink()), None):
-            raise InputError(f"{folder / linked} is a link to a folder, which is not followed", entry.position)
-        for name in names:
-            files[os.fsencode((folder / name).relative_to(entry.path).as_posix())] = folder / name
-    if not files:
-        raise InputError(f"{entry.path} holds no files", entry.position)
-    total = hashlib.sha256()
-    for relative, path in sorted(files.items()):
-        if b"\n" in relative:
-            raise InputError(f"{str(path)!r} has a line break in its name", entry.position)
-        total.update(_file_digest(path, entry).encode() + b"  " + relative + b"\n")
-    return total.hexdigest()
-
-
-def _unreadable(path: Path, error: OSError) -> str:
-    return f"{error.filename or path} cannot be read: {error.strerror or error}"
+def _may_be_folder(entry: Entry) -> bool:
+    return entry.kind == "reference" or KNOWN[entry.name].folder

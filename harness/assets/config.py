@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
-from bisect import bisect_right
 from pathlib import Path
 from typing import Any
 
-from harness.assets.values import KNOWN, Assets, Entry, Kind
+from harness.assets.known import KNOWN
+from harness.assets.scanner import KeyPath, Scanner
+from harness.assets.values import Assets, Entry
 from harness.errors import InputError, Position, did_you_mean
 
 VARIABLE = "DITBENCH_CONFIG"
 FILE_NAME = "ditbench.toml"
-TABLES: dict[str, Kind] = {"assets": "asset", "references": "reference"}
+TABLES = ("assets", "references")
+KEYS = ("path", "sha256", "config")
 MAX_BYTES = 1 << 20
 
-KeyPath = tuple[str, ...]
-
-_BLANK = re.compile(r"(?:[ \t\r\n]+|#[^\n]*)*")
-_KEY = re.compile(r"""[ \t]*("(?:\\.|[^"\\])*"|'[^']*'|[A-Za-z0-9_-]+)""")
-_DOT = re.compile(r"[ \t]*\.")
-_HEADER_END = re.compile(r"[ \t]*\]{1,2}")
-_EQUALS = re.compile(r"[ \t]*=[ \t]*")
-_STRING = re.compile(
-    r'"""(?:\\.|[^\\])*?"{3,5}' r"|'''.*?'{3,5}" r'|"(?:\\.|[^"\\])*"' r"|'[^']*'",
-    re.DOTALL,
-)
-_SCALAR = re.compile(r"[^,\]}#\n]+")  # dates may hold a space
 _TOML_FAULT = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
+
+
+def table_header(table: str, name: str) -> str:
+    """'[assets.NAME]', the name in quotes where TOML needs them."""
+    bare = re.fullmatch("[A-Za-z0-9_-]+", name)
+    return f"[{table}.{name if bare else json.dumps(name, ensure_ascii=False)}]"  # JSON's escapes are TOML's too
 
 
 def config_file() -> Path | None:
@@ -58,7 +55,7 @@ def load_assets() -> Assets:
     text = _read(file)
     try:
         data = tomllib.loads(text)
-        reader = _Reader(file, _Scanner(text, file))
+        reader = _Reader(file, Scanner(text, file))
     except RecursionError:
         raise InputError("nested too deeply", Position(file)) from None
     except ValueError as error:
@@ -76,27 +73,42 @@ def load_assets() -> Assets:
 class _Reader:
     """Turns parsed TOML into entries; knows where everything stands."""
 
-    def __init__(self, file: Path, scanner: _Scanner) -> None:
+    def __init__(self, file: Path, scanner: Scanner) -> None:
         self._file, self._scanner = file, scanner
 
     def entry(self, table: str, name: str, fields: Any) -> Entry:
-        self._check_name(table, name)
+        self._check_name(table, name, fields)
         self.check_table((table, name), fields, f"[{table}.{name}]")
         for key, value in fields.items():
-            if key not in ("path", "sha256"):
-                hint = did_you_mean(key, ("path", "sha256")) or " (known: path, sha256)"
+            if key not in KEYS:
+                hint = did_you_mean(key, KEYS) or f" (known: {', '.join(KEYS)})"
                 raise InputError(f"unknown key {key!r} in [{table}.{name}]{hint}", self.key(table, name, key))
-            if not isinstance(value, str):
+            if key != "config" and not isinstance(value, str):
                 raise InputError(f"{key} must be text in quotes, not {_kind(value)}", self._value(table, name, key))
         place = self.key(table, name)
         if "path" not in fields:
-            raise InputError(f"[{table}.{name}] has no path", place)
+            raise InputError(f"{table_header(table, name)} has no path", place)
         path = self._path(fields["path"], self._value(table, name, "path"))
         digest = fields.get("sha256")
         if digest is not None and not re.fullmatch("[0-9a-fA-F]{64}", digest):
             problem = f"sha256 must be 64 hexadecimal digits, not {len(digest)} characters: {digest[:80]!r}"
             raise InputError(problem, self._value(table, name, "sha256"))
-        return Entry(name, path, digest.lower() if digest else None, place, TABLES[table])
+        kind = KNOWN[name].kind if table == "assets" else "reference"
+        return Entry(name, path, digest.lower() if digest else None, place, kind, self._config(table, name, fields))
+
+    def _config(self, table: str, name: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """The shape of a model's weights where it is not the published one."""
+        if "config" not in fields:
+            return {}
+        if table != "assets" or not KNOWN[name].method:
+            problem = f"config is for a model's weights, and {name} has no method that would read it"
+            raise InputError(problem, self.key(table, name, "config"))
+        self.check_table((table, name, "config"), fields["config"], f"[{table}.{name}.config]")
+        for key, value in fields["config"].items():
+            if not isinstance(value, bool | int | float | str) or value != value:
+                problem = f"{key} must be a number, a boolean or text, not {_kind(value)}"
+                raise InputError(problem, self._value(table, name, "config", key))
+        return dict(fields["config"])
 
     def check_table(self, path: KeyPath, value: Any, example: str) -> None:
         if not isinstance(value, dict):
@@ -109,19 +121,23 @@ class _Reader:
     def _value(self, *path: str) -> Position:
         return self._scanner.values.get(path) or self.key(*path)
 
-    def _check_name(self, table: str, name: str) -> None:
+    def _check_name(self, table: str, name: str, fields: Any) -> None:
         place = self.key(table, name)
         if not name or not name.isprintable():
             raise InputError(f"{name!r} is no name: printable text is", place)
         known = KNOWN.get(name)
-        if table == "assets" and (known is None or known.kind != "asset"):
+        if table == "assets" and (known is None or known.table != "assets"):
             if known is not None:
                 raise InputError(f"{name} is a reference: write [references.{name}]", place)
-            names = [each.name for each in KNOWN.values() if each.kind == "asset"]
+            dotted = [f"{name}.{key}" for key in fields] if isinstance(fields, dict) else []
+            if meant := next((each for each in dotted if each in KNOWN), None):
+                raise InputError(f"a name with a dot needs quotes: write {table_header(table, meant)}", place)
+            names = [each.name for each in KNOWN.values() if each.table == "assets"]
             hint = did_you_mean(name, names) or f" (known: {', '.join(names)})"
             raise InputError(f"unknown asset {name!r}{hint}", place)
-        if table == "references" and known is not None and known.kind == "asset":
-            raise InputError(f"{name} is an asset: write [assets.{name}]", place)
+        if table == "references" and known is not None and known.table == "assets":
+            article = "an asset" if known.kind == "asset" else "weights"
+            raise InputError(f"{name} is {article}: write {table_header('assets', name)}", place)
 
     def _path(self, text: str, place: Position) -> Path:
         if not text or "\0" in text:
@@ -169,71 +185,3 @@ def _syntax_error(error: ValueError, text: str, file: Path) -> InputError:
         return InputError(f"not valid TOML: {error}", Position(file))
     line, column = (match[2], match[3]) if match[2] else (text.count("\n") + 1, len(text) - text.rfind("\n"))
     return InputError(f"not valid TOML: {match[1]}", Position(file, int(line), int(column)))
-
-
-class _Scanner:
-    """Where keys and values of a TOML text begin, because tomllib does not tell. The text must be valid TOML.
-
-    ``keys``: first mention of each table and key; ``values``: of each key that has a value. What is inside a list
-    is told as if it were below the list's own key.
-    """
-
-    def __init__(self, text: str, file: Path) -> None:
-        self.keys: dict[KeyPath, Position] = {}
-        self.values: dict[KeyPath, Position] = {}
-        self._text, self._file, self._at = text, file, 0
-        self._lines = [0, *(match.end() for match in re.finditer("\n", text))]
-        table: KeyPath = ()
-        self._skip(_BLANK)
-        while self._at < len(text):
-            if text[self._at] == "[":
-                self._at += 2 if text.startswith("[[", self._at) else 1
-                table = self._key(())
-                self._skip(_HEADER_END)
-            else:
-                self._pair(table)
-            self._skip(_BLANK)
-
-    def _pair(self, table: KeyPath) -> None:
-        path = self._key(table)
-        self._skip(_EQUALS)
-        self.values.setdefault(path, self._position(self._at))
-        self._value(path)
-
-    def _key(self, path: KeyPath) -> KeyPath:
-        """Reads a dotted key below ``path``."""
-        while True:
-            match = _KEY.match(self._text, self._at)
-            assert match is not None
-            self._at = match.end()
-            name = tomllib.loads(f"k = {match[1]}")["k"] if match[1][0] in "\"'" else match[1]
-            path = (*path, name)
-            self.keys.setdefault(path, self._position(match.start(1)))
-            if not self._skip(_DOT):
-                return path
-
-    def _value(self, path: KeyPath) -> None:
-        opening = self._text[self._at]
-        if opening not in "[{":
-            self._skip(_STRING) or self._skip(_SCALAR)
-            return
-        self._at += 1
-        self._skip(_BLANK)
-        while self._text[self._at] not in "]}":
-            if opening == "{":
-                self._pair(path)
-            else:
-                self._value(path)
-            self._skip(_BLANK)
-            self._at += self._text[self._at] == ","
-            self._skip(_BLANK)
-        self._at += 1
-
-    def _skip(self, pattern: re.Pattern[str]) -> bool:
-        match = pattern.match(self._text, self._at)
-        self._at = match.end() if match else self._at
-        return match is not None
-
-    def _position(self, at: int) -> Position:
-        line = bisect_right(self._lines, at)
-        return Position(self._file, line, at - self._lines[line - 1] + 1)

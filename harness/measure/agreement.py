@@ -43,7 +43,9 @@ def measure_agreement(cell: BoundCell, options: AgreementOptions) -> AgreementRe
 
         def predicted(size: int) -> Tensor:
             at = replace(plan, patch=size, guide=None)
-            return split_output(cell.model(x.to(dtype), times, streams.labels, plan=at), x.shape[1])[0].float()
+            with cell.execution.around():
+                answer = cell.model(x.to(dtype), times, streams.labels, plan=at)
+            return split_output(answer, x.shape[1])[0].float()
 
         reference = predicted(full)
         for size in others:

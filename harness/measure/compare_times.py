@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness.measure.conditions import timing_conditions
+from harness.errors import InputError
+from harness.measure.conditions import conditions_after, throttled, timing_conditions
+from harness.measure.kernels import busy_ms
 from harness.measure.latency import (
     LAUNCH_BOUND_GAP,
     WHOLE,
+    Call,
+    Decodes,
     Series,
+    Weights,
+    image_call,
     interleave,
     prepare_call,
     sample_call,
@@ -33,25 +40,62 @@ class LatencyResult:
     detail: dict[str, Any]
 
 
+Decoders = tuple[Decodes | None, Decodes | None]
+"""Of the cell and of its baseline."""
+
+
 def measure_latency(
     cell: BoundCell,
     baseline: BoundCell | None,
     options: LatencyOptions,
     load_ms: float,
+    decoders: Decoders | None = None,
 ) -> LatencyResult:
-    """Time ``cell``, in rounds of A B B A with ``baseline`` unless that is None or the cell itself."""
+    """Time ``cell``, in rounds of A B B A with ``baseline`` unless that is None or the cell itself.
+
+    ``decoders``: for the level 'image'; a baseline without one is not timed at it. Raises InputError where the level is
+    asked for and the cell has none.
+    """
     batch, device = options.batch, cell.spec.device
-    around = timing_conditions(device)
-    cells = [cell] if baseline is None else [cell, baseline]
+    own, other = decoders or (None, None)
+    if "image" in options.levels and own is None:
+        raise InputError(f"latency level 'image' decodes, and {cell.spec.cell} has no decoder: give the cell one")
+    around = timing_conditions(device, cell.spec)
     series: dict[str, list[Series]] = {}
+    gap: float | None = None
+    compiled_before, compile_ms = _compile_ms(), 0.0
     for level in dict.fromkeys(options.levels):
-        calls = [step_call(c, batch) if level == "step" else (sample_call(c, batch), WHOLE) for c in cells]
-        warm = [warm_up(call, len(weights), device, options.warmup_s) for call, weights in calls]
+        calls = [_call(cell, level, batch, own)]
+        warm = [warm_up(calls[0][0], len(calls[0][1]), device, options.warmup_s)]
+        if not series:
+            compile_ms = _compile_ms() - compiled_before
+        if baseline is not None and not (level == "image" and other is None):
+            calls.append(_call(baseline, level, batch, other))
+            warm.append(warm_up(calls[1][0], len(calls[1][1]), device, options.warmup_s))
         interleave(calls, warm, device, options)
         series[level] = warm
+        if level == "step" and device == "cuda":
+            gap = warm[0].gap_share(busy_ms(*calls[0]))
     values = _values(cell, baseline, options, series)
     values["prepare_ms"] = _preparation(cell, batch)
-    return LatencyResult(values, _detail(cell, baseline, options, series, load_ms, around))
+    around |= conditions_after(device)
+    cold = {"load_ms": load_ms, "compile_ms": compile_ms if cell.spec.mode == "compiled" else None}
+    return LatencyResult(values, _detail(cell, baseline, options, series, cold, gap, around))
+
+
+def _call(cell: BoundCell, level: str, batch: int, decoder: Decodes | None) -> tuple[Call, Weights]:
+    if level == "step":
+        return step_call(cell, batch)
+    if level == "sample":
+        return sample_call(cell, batch), WHOLE
+    assert decoder is not None, "checked above"
+    return image_call(cell, batch, decoder), WHOLE
+
+
+def _compile_ms() -> float:
+    """What torch's compiler took in this process so far."""
+    compiler = sys.modules.get("torch._dynamo.utils")  # importing it takes seconds, and not importing it is telling
+    return 0.0 if compiler is None else compiler.cumulative_time_spent_ns.get("entire_frame_compile", 0.0) / 1e6
 
 
 def _preparation(cell: BoundCell, batch: int) -> Quantity:
@@ -70,13 +114,21 @@ def _values(
     steps = len(cell.times(options.batch))
     if "step" in series:
         values["latency_ms"] = _median(series["step"][0], "ms")
+    if "image" in series:
+        how = f"decoder included; {series['image'][0].summary().interval}"
+        values["image_total_ms"] = _scaled(_median(series["image"][0], "ms"), 1 / options.batch, "ms", how)
+        if len(series["image"]) == 2:
+            ratio = paired_ratio_interval(series["image"][1].wall(), series["image"][0].wall())
+            values["speedup_total"] = _scaled(_quantity(ratio, "1"), 1.0, "1", f"decoder included; {ratio.method}")
     if "sample" in series:
         loop = _median(series["sample"][0], "ms")
         values["sample_ms"], how = loop, loop.interval
         image = _scaled(loop, 1 / options.batch, "ms", how)
-    else:
+    elif "step" in series:
         how = f"{steps} times the step's median, not timed as a loop; {values['latency_ms'].interval}"
         image = _scaled(values["latency_ms"], steps / options.batch, "ms", how)
+    else:
+        return values
     values["image_ms"] = image
     low, high = image.low, image.high
     values["images_per_s"] = Quantity(
@@ -101,32 +153,41 @@ def _detail(
     baseline: BoundCell | None,
     options: LatencyOptions,
     series: dict[str, list[Series]],
-    load_ms: float,
+    cold: dict[str, float | None],
+    gap: float | None,
     around: dict[str, Any],
 ) -> dict[str, Any]:
-    first, layouts = next(iter(series.values()))[0], cell.tune(options.batch)
-    gap = series["step"][0].gap_share() if "step" in series else None
+    first, layouts, graphs = next(iter(series.values()))[0], cell.tune(options.batch), cell.execution.graphs
+    timed = [level for level in ("sample", "step") if level in series]
     return {
         "batch": options.batch,
         "baseline": baseline.spec.cell if baseline else None,
         "order": "A B B A" if baseline else "A",
-        "speedup_level": ("sample" if "sample" in series else "step") if baseline else None,
-        "levels": {level: _level(pair[0], cell, options.batch) for level, pair in series.items()},
-        "baseline_levels": (
-            {level: _level(pair[1], baseline, options.batch) for level, pair in series.items()} if baseline else {}
-        ),
-        # where layouts were measured before, no call of the clock is the first
-        "cold": {"load_ms": load_ms, "first_call_ms": None if layouts else first.first_ms},
+        "speedup_level": timed[0] if baseline and timed else None,
+        "levels": {level: _level(each[0], cell, options.batch) for level, each in series.items()},
+        "baseline_levels": {
+            level: _level(each[1], baseline, options.batch)
+            for level, each in series.items()
+            if baseline is not None and len(each) == 2
+        },
+        "cold": {
+            **cold,
+            # where layouts were measured before, no call of the clock is the first
+            "first_call_ms": None if layouts else first.first_ms,
+            "capture_ms": None if graphs is None else graphs.capture_ms,
+            "captures": None if graphs is None else graphs.captures,
+        },
         "gap_share": gap,
         "layouts_ms": layouts,
         "launch_bound": None if gap is None else gap > LAUNCH_BOUND_GAP,
+        "throttled": throttled(around),
         "conditions": {
             "mode": cell.spec.mode,
             "dtype": cell.spec.dtype,
             "threads": cell.spec.threads,
             "precision": options.precision,
             "budget_s": options.budget_s,
-            "inputs": "4 in rotation; noise drawn before the clock starts; latent space, no decoder",
+            "inputs": "4 in rotation; noise drawn before the clock starts; latent space; level image decodes",
             **around,
         },
     }

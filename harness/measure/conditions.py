@@ -1,32 +1,52 @@
-"""The circumstances of a timing: what the device was set to and what else it was doing."""
+"""The circumstances of a timing: what the device was set to and what else it was doing, before and after."""
 
 from __future__ import annotations
 
 import os
-import subprocess
+from collections.abc import Mapping
 from typing import Any
 
 import psutil
 import torch
 
-_QUERY = "clocks.sm,clocks.mem,power.draw,temperature.gpu,clocks_throttle_reasons.active,compute_mode,persistence_mode"
+from harness.measure.nvml import BRAKES, gpu_state, torch_gpu
+from harness.store.records import CellSpec
+
+_FUSED = "torch scaled_dot_product_attention, "
+_BY_CHOICE = "fused where the device has a kernel"
 
 
-def timing_conditions(device: str) -> dict[str, Any]:
-    """Flat, for a record's ``conditions``. What cannot be read is left out or None."""
-    conditions: dict[str, Any] = {
-        "attention": "torch scaled_dot_product_attention, fused where the device has a kernel",
-        "load_1min": round(os.getloadavg()[0], 2),
-        "busy_processes": _other_processes(),
-    }
+def timing_conditions(device: str, spec: CellSpec | None = None) -> dict[str, Any]:
+    """Flat, for a record's ``conditions``. What cannot be read is left out or None. ``spec``: whose calls they are."""
+    kernel = None if spec is None or spec.attention == "auto" else spec.attention
+    conditions: dict[str, Any] = {"attention": _FUSED + (f"{kernel} only" if kernel else _BY_CHOICE)}
     if device == "cuda":
-        conditions["tf32"] = torch.backends.cuda.matmul.allow_tf32
+        allowed = torch.backends.cuda.matmul.allow_tf32
+        conditions["tf32"] = allowed if spec is None else spec.dtype == "tf32"
         conditions["cuda"] = torch.version.cuda
-        conditions |= _gpu_state()
-        return conditions
+        conditions["cudnn"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return conditions | _state(device)
+
+
+def conditions_after(device: str) -> dict[str, Any]:
+    """What moves, read again at the end: the same keys with 'end_' before them."""
+    return {f"end_{name}": value for name, value in _state(device).items()}
+
+
+def throttled(conditions: Mapping[str, Any]) -> bool | None:
+    """Whether heat or a power brake held the clocks back at either end; None where the device does not tell."""
+    told = [conditions.get(name) for name in ("throttle", "end_throttle")]
+    if all(reasons is None for reasons in told):
+        return None
+    return any(reason in BRAKES for reasons in told for reason in reasons or ())
+
+
+def _state(device: str) -> dict[str, Any]:
+    state: dict[str, Any] = {"load_1min": round(os.getloadavg()[0], 2), "busy_processes": _other_processes()}
+    if device == "cuda":
+        return state | gpu_state(torch_gpu())
     frequency = psutil.cpu_freq()
-    conditions["cpu_mhz"] = round(frequency.current) if frequency else None
-    return conditions
+    return state | {"cpu_mhz": round(frequency.current) if frequency else None}
 
 
 def _other_processes() -> int:
@@ -43,17 +63,3 @@ def _percent(process: psutil.Process) -> float:
         return float(process.cpu_percent())
     except psutil.Error:
         return 0.0
-
-
-def _gpu_state() -> dict[str, Any]:
-    command = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
-    processes = ["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
-        apps = subprocess.run(processes, capture_output=True, text=True, timeout=10, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return {"gpu_state": "nvidia-smi tells nothing"}
-    values = [value.strip() for value in answer.splitlines()[0].split(",")]
-    state: dict[str, Any] = dict(zip((name.replace(".", "_") for name in _QUERY.split(",")), values, strict=False))
-    state["gpu_processes"] = len(apps.split())
-    return state

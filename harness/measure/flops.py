@@ -159,7 +159,8 @@ class Step:
 @dataclass(frozen=True)
 class FlopsResult:
     """gmacs_step: one forward of one sequence, mean over steps. gmacs_image: all forwards of one image, for each
-    image that was looked at (one, where the plan decides alone). parts: overheads within gmacs_step."""
+    image that was looked at (one, where the plan decides alone). parts: overheads within gmacs_step. positions:
+    how many of params are the fixed table of positions, which papers leave out."""
 
     params: int
     gmacs_step: float
@@ -169,6 +170,7 @@ class FlopsResult:
     profile: tuple[dict[str, float], ...]
     activity: Mapping[str, Any] | None
     distinct_plans: int
+    positions: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -194,6 +196,7 @@ class FlopsResult:
             "profile": list(self.profile),
             "activity": self.activity,
             "distinct_plans": self.distinct_plans,
+            "positions": self.positions,
             **self.extra,
         }
 
@@ -246,8 +249,9 @@ def sum_up(model: Denoiser, steps: Sequence[Step]) -> FlopsResult:
         profile.append(
             {"step": number, "timestep": step.plan.timestep, "gmacs": float(spent.mean()), "rows": len(step.plans)}
         )
+    named = list(cast(torch.nn.Module, model).named_parameters())
     return FlopsResult(
-        params=sum(p.numel() for p in cast(torch.nn.Module, model).parameters()),
+        params=sum(p.numel() for _, p in named),
         gmacs_step=forward.total() / len(steps) / 1e9,
         gmacs_images=tuple(images.tolist()),
         by_operator={name: macs / len(steps) / 1e9 for name, macs in sorted(forward.items())},
@@ -255,6 +259,7 @@ def sum_up(model: Denoiser, steps: Sequence[Step]) -> FlopsResult:
         profile=tuple(profile),
         activity=_activity(model, steps),
         distinct_plans=len({step.plan.key for step in steps}),
+        positions=sum(p.numel() for name, p in named if name == "pos_embed"),
     )
 
 

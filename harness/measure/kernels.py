@@ -58,7 +58,8 @@ def operator_class(name: str) -> str:
 
 @dataclass(frozen=True)
 class KernelsResult:
-    """values: gap_share, device_ms and wall_ms of one call; detail: classes, top operators."""
+    """values: gap_share, device_ms and wall_ms of one call, on CUDA also kernels and their mean kernel_ms; detail:
+    classes, top operators."""
 
     values: dict[str, Quantity]
     detail: dict[str, Any]
@@ -71,11 +72,51 @@ def measure_kernels(cell: BoundCell, options: KernelsOptions) -> KernelsResult:
     for index in range(max(3, len(weights))):
         call(index)
     spent: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    launched = Kernels()
     wall_ms, calls = 0.0, 0
     for indices, weight in _passes(weights, options.steps):
-        wall_ms += weight * _profiled(cell, call, indices, weight, spent)
+        wall_ms += weight * _profiled(cell, call, indices, weight, spent, launched)
         calls += len(indices)
-    return _result(spent, wall_ms, calls, cell, options)
+    return _result(spent, launched, wall_ms, calls, cell, options)
+
+
+@dataclass
+class Kernels:
+    """What the device ran for one call, weighed over a cycle: kernels, their milliseconds, and all its work's, copies
+    included."""
+
+    count: float = 0.0
+    kernel_ms: float = 0.0
+    busy_ms: float = 0.0
+
+    def add(self, events: Sequence[Any], weight: float) -> None:
+        """Take in device events of a profile, ``weight`` each."""
+        for event in events:
+            ms = weight * event.time_range.elapsed_us() / 1e3
+            self.busy_ms += ms
+            if not event.name.lower().startswith(("memcpy", "memset")):
+                self.count += weight
+                self.kernel_ms += ms
+
+
+def busy_ms(call: Call, weights: Weights) -> float:
+    """Milliseconds of one call in which a CUDA device works, by the durations of its kernels and copies.
+
+    Two events around a call would not tell: what lies between them holds the waits between kernels.
+    """
+    launched = Kernels()
+    for indices, weight in _passes(weights, len(weights)):
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            for index in indices:
+                call(index)
+            torch.cuda.synchronize()
+        launched.add(device_events(profiler.events()), weight / len(indices))
+    return launched.busy_ms
+
+
+def device_events(events: Any) -> list[Any]:
+    """What ran on the device: kernels and copies, without the ranges that mark them."""
+    return [event for event in events if event.device_type.name == "CUDA" and not event.is_user_annotation]
 
 
 def _passes(weights: Weights, calls: int) -> list[tuple[list[int], float]]:
@@ -90,9 +131,14 @@ def _passes(weights: Weights, calls: int) -> list[tuple[list[int], float]]:
 
 
 def _profiled(
-    cell: BoundCell, call: Call, indices: list[int], weight: float, spent: dict[tuple[str, str], list[float]]
+    cell: BoundCell,
+    call: Call,
+    indices: list[int],
+    weight: float,
+    spent: dict[tuple[str, str], list[float]],
+    launched: Kernels,
 ) -> float:
-    """Profile these calls, add ``weight`` times their mean to ``spent``, and return milliseconds a call."""
+    """Profile these calls, add ``weight`` times their mean to what is collected, and return milliseconds a call."""
     cuda, calls = cell.spec.device == "cuda", len(indices)
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
     with _marked(cell.model.routers), profile(activities=activities) as profiler:
@@ -102,10 +148,17 @@ def _profiled(
             call(index)
         _synchronise(cuda)
         wall_ms = (time.perf_counter() - begin) * 1e3 / calls
-    for event in profiler.events():
-        # on CUDA the device time of what an operator launched stands with the operator, whatever its name
-        microseconds = event.self_device_time_total if cuda else event.self_cpu_time_total
-        counts = event.device_type.name == "CPU" if cuda else event.name.startswith("aten::")
+    ran = device_events(profiler.events())
+    launched.add(ran, weight / calls)
+    graph = cuda and cell.spec.mode == "graph"
+    for event in ran if graph else profiler.events():
+        # on CUDA the device time of what an operator launched stands with the operator, whatever its name; a graph's
+        # kernels have no operator and stand by their own names
+        if graph:
+            microseconds = event.time_range.elapsed_us()
+        else:
+            microseconds = event.self_device_time_total if cuda else event.self_cpu_time_total
+        counts = graph or (event.device_type.name == "CPU" if cuda else event.name.startswith("aten::"))
         if microseconds <= 0 or not counts:
             continue
         label = operator_class(event.name)
@@ -148,7 +201,12 @@ def _inside(event: Any, name: str) -> bool:
 
 
 def _result(
-    spent: dict[tuple[str, str], list[float]], wall_ms: float, calls: int, cell: BoundCell, options: KernelsOptions
+    spent: dict[tuple[str, str], list[float]],
+    launched: Kernels,
+    wall_ms: float,
+    calls: int,
+    cell: BoundCell,
+    options: KernelsOptions,
 ) -> KernelsResult:
     device_ms = sum(ms for ms, _ in spent.values())
     gap = max(0.0, 1 - device_ms / wall_ms)
@@ -163,12 +221,16 @@ def _result(
         return Quantity(value=value, unit=unit, low=None, high=None, interval=reason)
 
     guided = any(cell.rule.guides(t) for t in cell.times())
+    values = {
+        "gap_share": quantity(gap, "1"),
+        "device_ms": quantity(device_ms, "ms"),
+        "wall_ms": quantity(wall_ms, "ms"),
+    }
+    if launched.count:
+        values["kernels"] = quantity(launched.count, "1")
+        values["kernel_ms"] = quantity(launched.kernel_ms / launched.count, "ms")
     return KernelsResult(
-        values={
-            "gap_share": quantity(gap, "1"),
-            "device_ms": quantity(device_ms, "ms"),
-            "wall_ms": quantity(wall_ms, "ms"),
-        },
+        values=values,
         detail={
             "batch": options.batch,
             "rows": options.batch * (2 if guided else 1),

@@ -2,8 +2,9 @@
 
 Levels: ``step`` is one denoiser call on the whole batch (2 x batch rows where the step guides); ``sample`` is the
 whole sampling loop of the batch, in latent space, with all random numbers drawn beforehand; for a dynamic method it
-begins with planning and the slicing of weights, which steps reuse. A method is compared
-only with a baseline that was timed in the same process, in rounds of A B B A.
+begins with planning and the slicing of weights, which steps reuse (captured graphs keep their slices: they are cold
+costs); ``image`` is that loop and the decoding of its latents. A method is compared only with a baseline that was timed
+in the same process, in rounds of A B B A.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -37,7 +38,8 @@ WHOLE: Weights = (1.0,)
 
 @dataclass(frozen=True)
 class Timing:
-    """Wall-clock and, on CUDA, device milliseconds of one call."""
+    """Wall-clock milliseconds of one call and, on CUDA, those between two events on the device around it, the waits
+    between its kernels included."""
 
     wall_ms: float
     device_ms: float | None
@@ -57,10 +59,12 @@ class Series:
     def summary(self) -> TimingSummary:
         return summary([ms for timings in self.wall() for ms in timings])
 
-    def gap_share(self) -> float | None:
-        """Median share of wall time in which the device had nothing to do; None where it cannot be told (CPU)."""
-        shares = [1 - t.device_ms / t.wall_ms for timings in self.rounds for t in timings if t.device_ms is not None]
-        return max(0.0, sorted(shares)[len(shares) // 2]) if shares else None
+    def gap_share(self, busy_ms: float) -> float:
+        """Share of a call's wall time, by its median, in which the device had nothing to do.
+
+        ``busy_ms``: what its kernels and copies take; see ``harness.measure.kernels.busy_ms``.
+        """
+        return max(0.0, 1 - busy_ms / self.summary().median)
 
 
 def timed(call: Call, index: int, device: str) -> Timing:
@@ -89,7 +93,9 @@ def step_call(cell: BoundCell, batch: int) -> tuple[Call, Weights]:
     """
     cell.tune(batch)
     streams = cell.streams(range(batch))
-    denoiser = GuidedDenoiser(cell.model, streams.labels, cell.plans(batch), cell.rule, tuned=True)
+    denoiser = GuidedDenoiser(
+        cell.model, streams.labels, cell.plans(batch), cell.rule, tuned=True, execute=cell.execution
+    )
     count, routed = len(denoiser.plans), cell.model.selects_tokens
     kinds: dict[tuple[StepPlan, bool], list[int]] = {}
     for step, plan in enumerate(denoiser.plans):
@@ -121,7 +127,7 @@ def prepare_call(cell: BoundCell, batch: int) -> Call:
 
     def call(index: int) -> None:
         cell.model.forget()
-        with torch.inference_mode():
+        with torch.inference_mode(), cell.execution.around():
             for plan in {plan.key: plan for plan in cell.plans(batch)}.values():
                 cell.model.prepare(plan)
 
@@ -142,6 +148,22 @@ def sample_call(cell: BoundCell, batch: int) -> Call:
         cell.model.forget()
         denoiser = cell.denoiser(streams.labels, tuned=True)
         return cell.loop(denoiser, noises[index % INPUTS], lambda: noises[next(drawn) % INPUTS])
+
+    return call
+
+
+class Decodes(Protocol):
+    """A decoder on its device: latents (n, C, h, w) -> pictures (n, 3, 8h, 8w)."""
+
+    def decode(self, latents: Tensor) -> Tensor: ...
+
+
+def image_call(cell: BoundCell, batch: int, decoder: Decodes) -> Call:
+    """The whole loop for one batch and the decoding of its latents."""
+    loop = sample_call(cell, batch)
+
+    def call(index: int) -> Tensor:
+        return decoder.decode(loop(index))
 
     return call
 

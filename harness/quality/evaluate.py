@@ -16,8 +16,9 @@ from harness.quality.extractors.extractor import Extractor
 from harness.quality.features import FeatureCache, FeatureSet, block_edges, collect
 from harness.quality.figures import Figures, figures
 from harness.quality.frechet import MIN_SEEDS, frechet_from_features, frechet_of_seeds
+from harness.quality.images.decoded import DecodedImages
 from harness.quality.images.npz import read_arrays
-from harness.quality.images.source import ShardImages
+from harness.quality.images.source import ImageSource, ShardImages
 from harness.quality.protocols import QualityProtocol, protocol
 from harness.quality.reference import Reference, load_reference
 from harness.stats.intervals import Estimate, mean_interval, proportion_interval
@@ -31,10 +32,18 @@ PREVIEW_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class SeedBlock:
-    """One independent set of samples: its seed and the paths of its shards, in order."""
+    """One independent set of samples: its seed and the paths of its shards, in order.
+
+    pictures: the decoded files of these shards, where the cell has a decoder; they are what is scored and shown.
+    """
 
     seed: int
     shards: list[Path]
+    pictures: list[Path] | None = None
+
+    def images(self, count: int) -> ImageSource:
+        """The first ``count`` images. Raises InputError: latents without pictures, files missing or damaged."""
+        return ShardImages(self.shards, count) if self.pictures is None else DecodedImages(self.pictures, count)
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class QualityResult:
 
 
 def score(blocks: Sequence[SeedBlock], options: QualityOptions, cache: Path | None, device: str) -> QualityResult:
-    """Figures of the first ``options.samples`` samples of every block; writes preview.npz beside the first shards.
+    """Figures of the first ``options.samples`` samples of every block; writes preview.npz beside the first images.
 
     One block: intervals by a 10-block jackknife. From three on: means of the blocks with Student's t over them.
     """
@@ -67,7 +76,7 @@ def score(blocks: Sequence[SeedBlock], options: QualityOptions, cache: Path | No
             **uncertainty_detail(found),
             **reference_detail(reference),
             "protocol": protocol_detail(chosen),
-            **_preview(blocks[0].shards, first),
+            **_preview(blocks[0], first),
             **_by_class(first),
         },
         protocol=chosen.at(options.samples),
@@ -132,7 +141,7 @@ def _scored(
     cache: FeatureCache | None,
     device: str,
 ) -> _Scored:
-    images = ShardImages(block.shards, options.samples)
+    images = block.images(options.samples)
     features = collect(images, extractor, count=options.samples, batch=options.shard, cache=cache)
     found = figures(features, reference, published=options.protocol != "digits", device=device)
     labels = np.concatenate([read_arrays(path, ["labels"])["labels"] for path in block.shards])[: options.samples]
@@ -165,16 +174,19 @@ def _combined(found: Sequence[Figures]) -> dict[str, Estimate]:
     }
 
 
-def _preview(shards: Sequence[Path], scored: _Scored) -> dict[str, Any]:
-    """The first images of the first shards, few enough for a file of 4 MiB."""
-    height, width, channels = (source := ShardImages(list(shards), scored.features.count)).shape
+def _preview(block: SeedBlock, scored: _Scored) -> dict[str, Any]:
+    """The first images of a block, few enough for a file of 4 MiB. Latents may have pictures by several decoders: the
+    file lies beside its own."""
+    height, width, channels = (source := block.images(scored.features.count)).shape
     shown = max(1, min(PREVIEW, scored.features.count, PREVIEW_BYTES // (height * width * channels)))
     images = next(source.batches(shown, shown))
-    path = shards[0].parent / "preview.npz"
+    samples = block.shards[0].parent
+    path = (block.pictures or block.shards)[0].parent / "preview.npz"
     arrays: dict[str, NDArray[Any]] = {"images": images, "labels": scored.labels[:shown]}
     if scored.predicted is not None and "accuracy" in scored.figures.values:
         arrays["predicted"] = scored.predicted[:shown]
-    return {"preview": f"samples/{path.parent.name}/{path.name}", "preview_sha256": write_npz(path, **arrays)}
+    name = path.relative_to(samples.parent).as_posix()
+    return {"preview": f"samples/{name}", "preview_sha256": write_npz(path, **arrays)}
 
 
 def _by_class(scored: _Scored) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from harness.assets import require, verified
 from harness.errors import InputError
 from harness.quality.images.checks import CHANNELS
+from harness.quality.images.decoded import read_pictures
 from harness.quality.images.quantise import quantise
 from harness.quality.perceptual import Lpips, paired_summary, psnr, relative_error, ssim
 from harness.quality.protocols import LPIPS_ASSETS
@@ -35,25 +36,41 @@ class PairedResult:
 
 
 def pair(
-    ours: list[Path], theirs: list[Path], count: int, lpips: str | None, lpips_sha256: str | None, device: str
+    ours: list[Path],
+    theirs: list[Path],
+    count: int,
+    lpips: str | None,
+    lpips_sha256: str | None,
+    device: str,
+    ours_pictures: list[Path] | None = None,
+    theirs_pictures: list[Path] | None = None,
 ) -> PairedResult:
     """Mean figures of the first ``count`` pairs, with t intervals over pairs; shards are read one at a time.
 
-    psnr and ssim are of the 8-bit images, latent_error (|a - b| / |b|) of what the sampler left. Pairs with equal
-    images have no PSNR: it is the mean of the others, and ``detail`` says how many they are. A figure that the images
-    do not allow (too small, not decoded) is left out with its reason. ValueError where the labels of a pair differ.
+    psnr, ssim and lpips are of the 8-bit images, latent_error (|a - b| / |b|) of what the sampler left. Images of
+    latents are in the files of pictures, one a shard; both sides must come from one decoder. Pairs with equal images
+    have no PSNR: it is the mean of the others, and ``detail`` says how many they are. A figure that the images do not
+    allow (too small, not decoded) is left out with its reason. ValueError where the labels of a pair differ, and for
+    pictures of one side only; InputError: a damaged file.
     """
+    if (ours_pictures is None) != (theirs_pictures is None):
+        raise ValueError("pictures of one side only make no pairs: decode the shards of both sides")
+    decoded = None
+    if ours_pictures is not None and theirs_pictures is not None:
+        decoded = list(zip(ours_pictures, theirs_pictures, strict=True))
     metrics: dict[str, Compared] = {"psnr": psnr, "ssim": ssim}
     if lpips is not None:
         metrics["lpips"] = _lpips(lpips, lpips_sha256, device)
     found: dict[str, list[NDArray[np.float64]]] = {name: [] for name in (*metrics, "latent_error")}
     missing: dict[str, str] = {}
-    for a, b in _pairs(ours, theirs, count):
+    for number, (a, b) in enumerate(_pairs(ours, theirs, count)):
+        pictures = None if decoded is None else [_pictures(path, len(a.labels), device) for path in decoded[number]]
         for name, metric in metrics.items():
             if name in missing:
                 continue
             try:
-                found[name].append(metric(*(_images(each, device) for each in (a, b))).cpu().numpy())
+                images = pictures or [_images(each, device) for each in (a, b)]
+                found[name].append(metric(*images).cpu().numpy())
             except ValueError as error:
                 missing[name] = str(error)
         moved = relative_error(torch.from_numpy(a.samples), torch.from_numpy(b.samples))
@@ -109,3 +126,10 @@ def _images(shard: Shard, device: str) -> Tensor:
         raise ValueError(f"samples have {channels} channels: latents are not images before they are decoded")
     images = quantise(shard.samples).transpose(0, 2, 3, 1)
     return torch.from_numpy(np.ascontiguousarray(images)).to(device)
+
+
+def _pictures(path: Path, count: int, device: str) -> Tensor:
+    images = read_pictures(path)
+    if len(images) < count:
+        raise InputError(f"{path} holds {len(images)} pictures for {count} latents: delete it and run the suite again")
+    return torch.from_numpy(images[:count]).to(device)

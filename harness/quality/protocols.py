@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness.assets import Entry, digest_of, load_assets, require
+from harness.assets import KNOWN, Entry, digest_of, load_assets, require
 from harness.errors import InputError, did_you_mean
 from methods.zoo import manifest
 
@@ -169,5 +169,7 @@ def reference_entry(protocol: str, reference: str | None) -> Entry:
     path = Path(reference).expanduser()
     if path.exists():
         return Entry(name=path.name, path=path.absolute(), sha256=None, position=None)
+    if reference in KNOWN and KNOWN[reference].kind == "reference":
+        return require(reference, f"protocol {protocol}")  # raises: says which published file this is
     hint = did_you_mean(reference, assets.references) or f" (in ditbench.toml: {known})"
     raise InputError(f"reference {reference!r} is neither a name in ditbench.toml nor a file{hint}")

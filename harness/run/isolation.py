@@ -9,7 +9,8 @@ from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 
-from harness.run.worker import Job, Outcome, Progress, work
+from harness.run.job import Job, Outcome, Progress
+from harness.run.worker import work
 from harness.store.records import Failure, FailureKind
 
 PRELOAD = [

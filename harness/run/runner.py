@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,16 +16,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from harness.environment import environment, versions
+from harness.environment import environment
 from harness.errors import InputError
 from harness.run.isolation import process_context, run_cell
-from harness.run.worker import ORDER, Job, Outcome, Progress, Task
+from harness.run.job import Outcome, Progress
+from harness.run.jobs import decoder_weights_of, job_of, weights_of
 from harness.store.records import CellSpec, Provenance, Record
-from harness.store.store import RunStore, write_atomic, write_json
-from harness.suite.identity import samples_identity, seed_blocks
+from harness.store.store import RunStore, remove_temporary, store_error, write_atomic, write_json
 from harness.suite.load import LoadedSuite
-from harness.suite.plan import Plan, PlannedCell, PlannedMeasurement
-from harness.suite.weights import weights_path
+from harness.suite.plan import BESIDE_BASELINE, Plan, PlannedCell, PlannedMeasurement
+from harness.suite.waiting import refuse_waiting
+from harness.suite.weights import verify_weights
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,21 @@ def todo(plan: Plan, store: RunStore) -> dict[str, list[PlannedMeasurement]]:
 
 
 def check_inputs(plan: Plan, missing: dict[str, list[PlannedMeasurement]]) -> None:
-    """Build each distinct model that is about to run on ``meta`` and compare its checkpoint's keys and shapes.
+    """Build each distinct model that is about to run on ``meta`` and compare its checkpoint's keys and shapes; load
+    each distinct decoder.
 
-    Raises InputError at the place of ``weights``, ``config`` or ``device`` in the suite, before anything runs.
+    Raises InputError at the place of ``weights``, ``config``, ``device`` or ``decoder`` in the suite, before anything
+    runs.
     """
     if not missing:
         return
     from harness.sample.generate import checkpoint_problem
 
     seen: set[tuple[object, ...]] = set()
+    decoders = {cell.spec.decoder: cell for cell in reversed(plan.cells) if cell.spec.cell in missing}
+    for decoder, cell in decoders.items():
+        if decoder is not None:
+            _check_decoder(plan, cell.spec)
     for cell in plan.cells:
         spec = cell.spec
         sampling = (spec.sampler, repr(spec.sampler_options), spec.steps, spec.guidance_scale, spec.guidance_interval)
@@ -66,21 +74,60 @@ def check_inputs(plan: Plan, missing: dict[str, list[PlannedMeasurement]]) -> No
         if spec.cell not in missing or key in seen:
             continue
         seen.add(key)
-        problem = checkpoint_problem(spec, _weights(spec))
+        problem = checkpoint_problem(spec, weights_of(spec))
         if problem is not None:
             raise InputError(problem.message, plan.position(spec.cell, problem.field))
 
 
-def run(loaded: LoadedSuite, plan: Plan, whole: Plan, folder: Path) -> RunSummary:
+def _check_decoder(plan: Plan, spec: CellSpec) -> None:
+    from methods.errors import CheckpointError, ConfigError
+    from methods.latent.autoencoder import load_decoder
+
+    try:
+        load_decoder(decoder_weights_of(spec))
+    except (CheckpointError, ConfigError) as error:
+        raise InputError(str(error), plan.position(spec.cell, "decoder.weights")) from None
+
+
+def check_processes(plan: Plan, missing: Mapping[str, object], nproc: int) -> None:
+    """Raises InputError where cells that are about to run cannot be shared out over ``nproc`` processes."""
+    if nproc < 1:
+        raise InputError(f"--nproc {nproc}: at least one process makes the samples")
+    if nproc > 1 and any(cell.spec.device == "cuda" for cell in plan.cells if cell.spec.cell in missing):
+        import torch
+
+        if (gpus := torch.cuda.device_count()) < nproc:
+            raise InputError(f"--nproc {nproc}: each process takes a GPU of its own, and this machine shows {gpus}")
+
+
+def verify_inputs(plan: Plan, missing: dict[str, list[PlannedMeasurement]]) -> None:
+    """Raise InputError if a file that is about to be used is not what ``ditbench.toml`` declares. Reads it in full."""
+    specs = [cell.spec for cell in plan.cells if cell.spec.cell in missing]
+    if plan.baseline and any(each.name in BESIDE_BASELINE for wanted in missing.values() for each in wanted):
+        specs.append(plan.baseline)
+    for spec in specs:
+        if spec.weights is not None:
+            verify_weights(spec.weights)
+        if spec.decoder is not None and spec.decoder.weights is not None:
+            verify_weights(spec.decoder.weights, folder=True)
+
+
+def run(loaded: LoadedSuite, plan: Plan, whole: Plan, folder: Path, nproc: int = 1) -> RunSummary:
     """Run what ``plan`` asks for and ``folder`` lacks. ``whole`` is the suite's full plan: what reports will show.
 
-    Survives a kill at any time: complete records stay, finished shards stay, the rest runs next time.
+    Samples of a cell are made by ``nproc`` processes; their number changes no sample. Survives a kill at any time:
+    complete records stay, finished shards stay, the rest runs next time. Raises StoreError where the disk of
+    ``folder`` takes nothing more.
     """
 
+    refuse_waiting(plan)
     store = RunStore(folder)
     missing = todo(plan, store)
     check_inputs(plan, missing)
-    with _lock(folder):
+    check_processes(plan, missing, nproc)
+    verify_inputs(plan, missing)
+    with lock(folder):
+        remove_temporary(folder)
         write_atomic(folder / "suite.yaml", loaded.text.encode())
         store.write_plan(whole.to_json())
         here = environment(plan.cells[0].spec.device)
@@ -92,7 +139,7 @@ def run(loaded: LoadedSuite, plan: Plan, whole: Plan, folder: Path) -> RunSummar
             with tqdm(total=count, unit="meas", desc=plan.suite.suite, mininterval=quiet, leave=True) as bar:
                 for cell in plan.cells:
                     if cell.spec.cell in missing:
-                        _run_cell(context, whole, cell, missing[cell.spec.cell], store, here, bar)
+                        _run_cell(context, whole, cell, missing[cell.spec.cell], store, here, bar, nproc)
     total = sum(len(cell.measurements) for cell in plan.cells)
     failures = []
     for cell in plan.cells:
@@ -112,28 +159,12 @@ def _run_cell(
     store: RunStore,
     here: dict[str, Any],
     bar: tqdm[Any],
+    nproc: int,
 ) -> None:
     spec = cell.spec
-    options: dict[str, dict[str, Any]] = {m.name: m.options for m in wanted}
-    identities: dict[str, str] = {m.name: m.identity for m in wanted}
-    sampled = options.get("quality") or options.get("paired") or {"shard": 0}
-    blocks = int(sampled.get("seed_blocks", 1))
-
-    def folder_of(spec: CellSpec) -> Path:
-        return store.samples_folder(samples_identity(spec, int(sampled["shard"]), versions()["torch"])).resolve()
-
-    job = Job(
-        spec=spec,
-        weights=_weights(spec),
-        baseline=plan.baseline,
-        baseline_weights=_weights(plan.baseline) if plan.baseline else None,
-        tasks=tuple(Task(name, options[name]) for name in ORDER if name in options),
-        samples_folders=tuple(folder_of(block) for block in seed_blocks(spec, blocks)),
-        baseline_samples=folder_of(plan.baseline) if plan.baseline and "paired" in options else None,
-        features_folder=store.features_folder.resolve(),
-        maps_folder=store.samples_folder(identities.get("flops", "")).resolve(),
-        log=(store.folder / "logs" / f"{spec.cell}.log").resolve(),
-    )
+    options = {str(m.name): m.options for m in wanted}
+    identities = {str(m.name): m.identity for m in wanted}
+    job = job_of(plan, cell, wanted, store, nproc)
 
     def on_progress(progress: Progress) -> None:
         share = f" {progress.done}/{progress.total}" if progress.total else ""
@@ -179,17 +210,15 @@ def _record(
     )
 
 
-def _weights(spec: CellSpec) -> Path | None:
-    return weights_path(spec.weights).resolve() if spec.weights else None
-
-
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path) -> Iterator[None]:
     """One run a folder at a time. The system drops the lock with the process, also when it is killed."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise store_error(folder / ".lock", error) from None
         raise InputError(f"--out {folder}: cannot write there ({error.strerror})") from None
     with file:
         try:

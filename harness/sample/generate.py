@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 import methods
+from harness.sample.execution import Execution, graph_problem
 from harness.sample.seeds import SampleStreams
 from harness.store.records import CellSpec
 from methods.diffusion.guidance import GuidanceRule, GuidedDenoiser
@@ -21,7 +23,7 @@ from methods.protocols import Denoiser, StepPlan, WorkLedger
 from methods.registry import samplers
 from methods.weights import randomise
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class BoundCell:
     rule: GuidanceRule
     _found: dict[int, tuple[float, ...]] = field(default_factory=dict, repr=False, compare=False)
 
+    @cached_property
+    def execution(self) -> Execution:
+        """What its calls run in. A copy of the cell for another seed has its own."""
+        return Execution(self.spec, self.model)
+
     @property
     def shape(self) -> tuple[int, int, int]:
         return (self.model.in_channels, self.model.input_size, self.model.input_size)
@@ -43,7 +50,8 @@ class BoundCell:
 
     def denoiser(self, labels: Tensor, ledger: WorkLedger | None = None, tuned: bool = False) -> GuidedDenoiser:
         """``tuned``: run as ``tune`` found fastest. Not for samples that are scored."""
-        return GuidedDenoiser(self.model, labels, self.sampler.plans(self.model), self.rule, ledger, tuned)
+        execute = self.execution if ledger is None else self.execution.watched
+        return GuidedDenoiser(self.model, labels, self.sampler.plans(self.model), self.rule, ledger, tuned, execute)
 
     def times(self, images: int = 1) -> tuple[float, ...]:
         """Time of every evaluation of a loop. An adaptive solver makes the first ``images`` images to find them."""
@@ -63,7 +71,8 @@ class BoundCell:
     def tune(self, images: int) -> dict[str, dict[str, float]]:
         """Let the model choose by measurement how it runs ``images`` images: what it found, in milliseconds."""
         plans = [plan for plan in self.plans(images) if self.rule.guides(plan.timestep)]
-        return self.model.tune(plans, images, self.rule.weak == "conditional")
+        with self.execution.around():
+            return self.model.tune(plans, images, self.rule.weak == "conditional")
 
     def generate(self, indices: range, ledger: WorkLedger | None = None) -> tuple[Tensor, Tensor]:
         """Samples (n, C, H, W) float32 on the cell's device and labels (n,). The state is kept in float32."""
@@ -129,6 +138,10 @@ def checkpoint_problem(spec: CellSpec, path: Path | None) -> Problem | None:
         return Problem("sampler", str(error))
     if (found := _schedule_problem(spec, cast(Denoiser, model))) is not None:
         return found
+    if spec.mode == "graph":
+        refused = graph_problem(spec, cast(Denoiser, model), _plans(spec, cast(Denoiser, model)))
+        if refused is not None:
+            return Problem(*refused)
     try:
         problem = None if path is None else checkpoint_mismatch(model, path)
     except CheckpointError as error:
@@ -142,9 +155,9 @@ def _schedule_problem(spec: CellSpec, model: Denoiser) -> Problem | None:
         return Problem("measure", f"agreement compares patch sizes, and {spec.method} has one")
     if spec.config.get("schedule") is None:
         return None
-    sampler, rule = bind_sampler(spec, model)
+    _, rule = bind_sampler(spec, model)
     try:
-        plans = sampler.plans(model) or [model.plan_at(model.process.noisiest), model.plan_at(model.process.cleanest)]
+        plans = _plans(spec, model)
     except ConfigError as error:
         return Problem("config.schedule", f"{spec.method}: {error}")
     if any(plan.guide is not None for plan in plans) and not any(rule.guides(plan.timestep) for plan in plans):
@@ -154,6 +167,12 @@ def _schedule_problem(spec: CellSpec, model: Denoiser) -> Problem | None:
             "other than 1, or one schedule for both ('130/130')",
         )
     return None
+
+
+def _plans(spec: CellSpec, model: Denoiser) -> list[StepPlan]:
+    """Of the cell's loop; of both ends of its time where a solver finds its own steps."""
+    sampler, _ = bind_sampler(spec, model)
+    return sampler.plans(model) or [model.plan_at(model.process.noisiest), model.plan_at(model.process.cleanest)]
 
 
 def bind(spec: CellSpec, weights: Path | None) -> BoundCell:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 RECORD_SCHEMA_VERSION = 1
 
-FailureKind = Literal["error", "not-finite", "timeout", "crash", "out-of-memory"]
+FailureKind = Literal["error", "not-finite", "timeout", "crash", "out-of-memory", "disk-full"]
 
 
 class Frozen(BaseModel):

@@ -10,36 +10,72 @@ Layout::
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from harness.errors import InputError, Position
+from harness.errors import InputError, Position, StoreError
 from harness.store.records import Record
+
+_TEMPORARY = ".tmp"
 
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader, or a later run after a kill, sees all of it or nothing.
 
     The temporary file lies in the same folder (a rename does not cross file systems) and is flushed to disk before
-    the rename, so that a power cut cannot leave an empty file under the final name.
+    the rename, so that a power cut cannot leave an empty file under the final name. Raises StoreError, with nothing
+    left behind, where the disk does not take it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise store_error(path, error, len(data)) from error
+
+
+def store_error(path: Path, error: OSError, needed: int = 0) -> StoreError:
+    """What a user can do about a failed write of ``needed`` bytes to ``path``."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if error.errno == errno.EDQUOT:
+        what = f"the disk quota is used up, and {path} needs {_shown(needed)}"
+    elif error.errno == errno.ENOSPC:
+        what = f"no space is left for {path}: it needs {_shown(needed)}, and {_free(path)} are free"
+    else:
+        what = f"{path} cannot be written ({error.strerror or error})"
+    mend = "free some space" if full else "mend that"
+    return StoreError(f"{what}; what is finished is kept: {mend} and run the same command again", full)
+
+
+def _free(path: Path) -> str:
+    there = next(folder for folder in path.absolute().parents if folder.is_dir())
+    return _shown(shutil.disk_usage(there).free)
+
+
+def _shown(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB" if size >= 2**20 else f"{-(-size // 2**10)} KiB"
+
+
+def remove_temporary(folder: Path) -> None:
+    """Remove what writers that were killed left in ``folder``. Only while no other process writes there."""
+    for path in folder.rglob(f".*{_TEMPORARY}"):
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -5,26 +5,30 @@ from __future__ import annotations
 from functools import cache
 
 from harness.errors import InputError, Position
+from harness.published.load import fault_of
 from harness.suite.expand import Settings
 from harness.suite.positions import Node
+from harness.suite.schema import Suite
 from methods import registry
 
 _COMPARED = ("digits",)  # data sets that a quality protocol has a reference of
 GRID = 1000  # timesteps of the training grid
 
 
-def check(settings: Settings, node: Node, protocol: str) -> None:
+def check(settings: Settings, node: Node, suite: Suite, device: str) -> None:
     """Raise InputError for unknown names and for settings that contradict each other.
 
-    ``node``: the cell's merged fields with their places. ``protocol``: of quality; only the digits' own needs to know
-    the data set.
+    ``node``: the cell's merged fields with their places. ``device``: where the cell really runs, whatever it says.
     """
     _check_names(settings, node)
     _check_sampler(settings, node)
     _check_guidance(settings, node)
     _check_agreement(settings, node)
     _check_training(settings, node)
-    _check_quality(settings, node, protocol)
+    _check_quality(settings, node, suite.quality.protocol)
+    _check_execution(settings, node, device)
+    _check_decoder(settings, node, suite)
+    _check_published(settings, node)
 
 
 def _place(node: Node, *path: str | int) -> Position:
@@ -135,6 +139,62 @@ def _check_quality(settings: Settings, node: Node, protocol: str) -> None:
         raise InputError(
             f"{settings.dataset!r} is there to train on; quality compares with {', '.join(_COMPARED)}",
             _place(node, "dataset"),
+        )
+
+
+def _check_published(settings: Settings, node: Node) -> None:
+    for place, key in enumerate(settings.published):
+        if fault := fault_of(key):
+            raise InputError(f"published: {fault}", _place(node, "published", place))
+
+
+def _check_execution(settings: Settings, node: Node, device: str) -> None:
+    if device == "cpu":
+        for field, values, has in (
+            ("dtype", ("tf32",), "rounds float32 on a GPU only: a CPU has float32"),
+            ("mode", ("graph",), "captures CUDA graphs: a CPU has eager and compiled"),
+            ("attention", ("efficient", "cudnn"), "is a GPU's kernel: a CPU has auto, math and flash"),
+        ):
+            value = getattr(settings, field)
+            if value in values:
+                raise InputError(f"{field}: {value} {has}", _place(node, field))
+    if settings.mode == "compiled" and settings.attention != "auto":
+        raise InputError(
+            f"attention: {settings.attention} with mode compiled: torch gives compiled code to every model of the same "
+            "shape, whatever kernel that asks for; take mode eager or graph, or attention auto",
+            _place(node, "attention"),
+        )
+
+
+def _check_decoder(settings: Settings, node: Node, suite: Suite) -> None:
+    if settings.decoder is not None:
+        _check_decoded(settings, node)
+        return
+    if "decode" in settings.measure:
+        raise InputError("decode needs a decoder", _place(node, "measure", settings.measure.index("decode")))
+    if "latency" in settings.measure and "image" in suite.latency.levels:
+        raise InputError(
+            "latency level image decodes, and the cell has no decoder: give it one (decoder: {} has random weights), "
+            "or take image out of latency.levels",
+            _place(node, "measure", settings.measure.index("latency")),
+        )
+
+
+def _check_decoded(settings: Settings, node: Node) -> None:
+    preset = registry.methods()[settings.method].preset
+    channels = settings.config.get("in_channels", preset.get("in_channels"))
+    if channels in (1, 3):
+        raise InputError(
+            f"decoder: {settings.method} makes pictures of {channels} channel{'s' * (channels != 1)}, not latents: "
+            "there is nothing to decode",
+            _place(node, "decoder"),
+        )
+    compared = [name for name in ("quality", "paired") if name in settings.measure]
+    if compared and settings.decoder is not None and settings.decoder.weights is None:
+        raise InputError(
+            f"{compared[0]} of pictures by a random decoder means nothing: give the decoder weights, or take "
+            f"{compared[0]} out of measure",
+            _place(node, "measure", settings.measure.index(compared[0])),
         )
 
 

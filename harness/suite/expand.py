@@ -210,7 +210,7 @@ def _fill(template: Node, settings: Settings) -> str:
 
 
 def text_of(value: Any) -> str:
-    """A value as names show it: 1.50 -> '1.5', 2.0 -> '2', null -> 'none', 'zoo:x' and 'a/x.pt' -> 'x'."""
+    """A value as names show it: 1.50 -> '1.5', 2.0 -> '2', null -> 'none', 'zoo:x', 'asset:x' and 'a/x.pt' -> 'x'."""
     if isinstance(value, bool):
         return str(value).lower()
     if value is None:
@@ -221,5 +221,5 @@ def text_of(value: Any) -> str:
         return "-".join(text_of(item) for item in value)
     if isinstance(value, dict):
         return "-".join(f"{key}-{text_of(item)}" for key, item in value.items())
-    text = str(value).removeprefix("zoo:")
+    text = str(value).removeprefix("zoo:").removeprefix("asset:")
     return Path(text).stem if "/" in text else text

@@ -172,7 +172,7 @@ def measurement_identity(
             "fingerprint": dict(fingerprint),
         }
         if "image" in options.get("levels", ()):
-            what |= _decoded(spec)
+            what |= {**_decoded(spec), "baseline_decoder": decoding(baseline) if baseline else None}
         if measurement in ("latency", "training"):
             what["baseline"] = [work(baseline), execution(baseline)] if baseline else None
     return digest({"measurement": measurement, "version": VERSIONS[measurement], **what})

@@ -120,14 +120,17 @@ def _absolute_weights(root: Node) -> Node:
     """Weights paths are relative to the file that names them; the flattened suite may lie elsewhere."""
 
     def fields(node: Node) -> Node:
-        weights = node.child("weights")
+        weights, decoder, matrix = (node.child(name) for name in ("weights", "decoder", "matrix"))
         if weights is not None:
             node = node.with_child("weights", _absolute(weights))
-        matrix = node.child("matrix")
-        swept = matrix.child("weights") if matrix is not None else None
-        if matrix is not None and swept is not None and isinstance(swept.value, list):
-            swept = replace(swept, value=[_absolute(item) for item in swept.value])
-            node = node.with_child("matrix", matrix.with_child("weights", swept))
+        if decoder is not None and (weights := decoder.child("weights")) is not None:
+            node = node.with_child("decoder", decoder.with_child("weights", _absolute(weights)))
+        for key in ("weights", "decoder", "decoder.weights"):
+            swept = matrix.child(key) if matrix is not None else None
+            if matrix is not None and swept is not None and isinstance(swept.value, list):
+                swept = replace(swept, value=[_absolute(item) for item in swept.value])
+                matrix = matrix.with_child(key, swept)
+                node = node.with_child("matrix", matrix)
         return node
 
     defaults, cells = root.child("defaults"), root.child("cells")
@@ -140,7 +143,7 @@ def _absolute_weights(root: Node) -> Node:
 
 
 def _absolute(weights: Node) -> Node:
-    if not isinstance(weights.value, str) or weights.value.startswith("zoo:") or not weights.value:
+    if not isinstance(weights.value, str) or weights.value.startswith(("zoo:", "asset:")) or not weights.value:
         return weights
     path = weights.position.file.parent / Path(weights.value).expanduser()
     return replace(weights, value=str(path.absolute()))

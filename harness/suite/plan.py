@@ -7,42 +7,26 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from harness.environment import environment, fingerprint, resolve_threads
-from harness.errors import InputError, Position, did_you_mean
+from harness.errors import InputError, MissingFileError, Position, did_you_mean
 from harness.store.records import CellSpec, DecoderSpec
 from harness.suite.checks import check
-from harness.suite.expand import Draft, Settings, expand
-from harness.suite.identity import measurement_identity
+from harness.suite.expand import Draft, expand
 from harness.suite.load import LoadedSuite
+from harness.suite.measurements import BESIDE_BASELINE, Missing, PlannedCell, PlannedMeasurement, latent_side, plan_cell
 from harness.suite.positions import Node
-from harness.suite.schema import MEASUREMENTS, Measurement, Sampler, Suite
-from harness.suite.weights import sha256_of, weights_path
-from methods.registry import methods, samplers
+from harness.suite.schema import MEASUREMENTS, Sampler, Suite
+from harness.suite.weights import asset_config, weights_digest
+from methods.registry import samplers
+
+__all__ = ["BESIDE_BASELINE", "Plan", "PlannedCell", "PlannedMeasurement", "latent_side", "make_plan"]
 
 MIN_SAMPLES = 20
-
-
-@dataclass(frozen=True)
-class PlannedMeasurement:
-    """One measurement of a cell. ``options`` are resolved; ``identity`` is the address of its record."""
-
-    name: Measurement
-    identity: str
-    options: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class PlannedCell:
-    """One cell and its measurements, in the order of ``MEASUREMENTS``."""
-
-    spec: CellSpec
-    measurements: tuple[PlannedMeasurement, ...]
 
 
 @dataclass(frozen=True)
@@ -76,6 +60,7 @@ class Plan:
                     "name": cell.spec.cell,
                     "spec": cell.spec.model_dump(mode="json"),
                     "measurements": {each.name: each.identity for each in cell.measurements},
+                    "waiting": {name: each.reason for each in cell.waiting for name in each.measurements},
                 }
                 for cell in self.cells
             ],
@@ -88,16 +73,22 @@ def make_plan(
     """Resolve and check every cell of a suite, also those that ``only`` leaves out.
 
     only    keep the cells whose name matches this glob
-    device  'cpu' or 'cuda': replaces every cell's device
+    device  'cpu' or 'cuda': replaces every cell's device; on a CPU dtype tf32 becomes float32
     limit   at most this many quality samples, >= 20
 
-    Raises InputError at the place of the first fault.
+    A missing file of the user's is no fault: what needs it is ``waiting`` and has no identity. Raises InputError at the
+    place of the first fault.
     """
     _check_options(device, limit)
-    drafts = expand(loaded)
-    digest_of = cache(sha256_of)  # many cells share one checkpoint
+    drafts = [_moved(_shaped(draft), device) for draft in expand(loaded)]
+    digest_of = cache(weights_digest)  # many cells share one checkpoint
     threads = resolve_threads(loaded.suite.threads)
-    specs = {draft.name: _spec(draft, loaded.suite, threads, device, digest_of) for draft in drafts}
+    specs: dict[str, CellSpec] = {}
+    missing: dict[str, Missing] = {}
+    for draft in drafts:
+        check(draft.settings, draft.node, loaded.suite, device or draft.settings.device)
+        digests, missing[draft.name] = _digests(draft, digest_of)
+        specs[draft.name] = _spec(draft, loaded.suite, threads, device, digests)
     baseline = _baseline(loaded, specs)
     chosen = [spec for name, spec in specs.items() if only is None or fnmatchcase(name, only)]
     if not chosen:
@@ -106,7 +97,7 @@ def make_plan(
     fingerprint_of = cache(lambda device: fingerprint(environment(device)))
     nodes = {draft.name: draft.node for draft in drafts}
     cells = tuple(
-        PlannedCell(spec, _measurements(loaded, spec, baseline, limit, fingerprint_of(spec.device), nodes[spec.cell]))
+        plan_cell(loaded, spec, baseline, limit, fingerprint_of(spec.device), nodes[spec.cell], missing)
         for spec in chosen
     )
     return Plan(loaded.suite, baseline, cells, _command(loaded.source, only, device, limit), nodes)
@@ -136,16 +127,54 @@ def _baseline(loaded: LoadedSuite, specs: Mapping[str, CellSpec]) -> CellSpec | 
     return specs[name]
 
 
-def _spec(draft: Draft, suite: Suite, threads: int, device: str | None, digest_of: Callable[[Path], str]) -> CellSpec:
-    settings = draft.settings
-    check(settings, draft.node, suite.quality.protocol)
+def _shaped(draft: Draft) -> Draft:
+    """The cell with the shape that ``ditbench.toml`` gives its weights, under its own config. Its variant tells, and no
+    published figure, which is of the published model, is set beside its own."""
+    shape = asset_config(draft.settings.weights)
+    if not shape:
+        return draft
+    settings = replace(draft.settings, config={**shape, **draft.settings.config}, published=())
+    return replace(draft, settings=settings, variant=f"{draft.variant} (stand-in)".strip())
+
+
+def _moved(draft: Draft, device: str | None) -> Draft:
+    """TF32 is how a GPU may round float32: where ``--device`` moves a cell to the CPU, float32 is left of it."""
+    if device != "cpu" or draft.settings.dtype != "tf32":
+        return draft
+    return replace(draft, settings=replace(draft.settings, dtype="float32"))
+
+
+def _digests(draft: Draft, digest_of: Callable[[str, bool], str]) -> tuple[dict[str, str], Missing]:
+    """SHA-256 by field ('weights', 'decoder') of the files that a cell names, and those that are not there."""
+    decoder = draft.settings.decoder
+    named: list[tuple[str, str | None, tuple[str, ...], bool]]
+    named = [("weights", draft.settings.weights, ("weights",), False)]
+    if decoder is not None:
+        named.append(("decoder", decoder.weights, ("decoder", "weights"), True))
+    found: dict[str, str] = {}
+    missing: dict[str, MissingFileError] = {}
+    for name, file, path, folder in named:
+        if file is None:
+            continue
+        position = draft.node.nearest(path).position
+        try:
+            found[name] = digest_of(file, folder)
+        except MissingFileError as error:
+            missing[name] = MissingFileError(error.message, position)
+        except InputError as error:
+            raise InputError(error.message, position) from None
+    return found, missing
+
+
+def _spec(draft: Draft, suite: Suite, threads: int, device: str | None, digests: Mapping[str, str]) -> CellSpec:
+    settings, decoder = draft.settings, draft.settings.decoder
     return CellSpec(
         cell=draft.name,
         method=settings.method,
         variant=draft.variant,
         config=settings.config,
         weights=settings.weights,
-        weights_sha256=_weights_digest(settings, draft.node, digest_of),
+        weights_sha256=digests.get("weights"),
         sampler=str(settings.sampler.name),
         sampler_options=sampler_options(settings.sampler),
         steps=settings.steps,
@@ -158,7 +187,7 @@ def _spec(draft: Draft, suite: Suite, threads: int, device: str | None, digest_o
         dtype=settings.dtype,
         mode=settings.mode,
         attention=settings.attention,
-        decoder=_decoder(settings, draft.node, digest_of),
+        decoder=DecoderSpec(**decoder.model_dump(), weights_sha256=digests.get("decoder")) if decoder else None,
         published=settings.published,
         threads=threads,
         seed=settings.seed,
@@ -174,102 +203,3 @@ def sampler_options(sampler: Sampler) -> dict[str, Any]:
     entry = samplers()[str(sampler.name)]
     taken = ("spacing", "eta", "clip") if entry.predicts == "noise" else entry.options
     return sampler.model_dump(include=set(taken))
-
-
-def _decoder(settings: Settings, node: Node, digest_of: Callable[[Path], str]) -> DecoderSpec | None:
-    decoder = settings.decoder
-    if decoder is None:
-        return None
-    digest = None
-    if decoder.weights is not None:
-        try:
-            digest = digest_of(weights_path(decoder.weights, folder=True))
-        except InputError as error:
-            raise InputError(error.message, node.nearest(("decoder", "weights")).position) from None
-    return DecoderSpec(**decoder.model_dump(), weights_sha256=digest)
-
-
-def latent_side(spec: CellSpec) -> int:
-    """Side of a cell's samples, as its config or its preset says it."""
-    return int(spec.config.get("input_size", methods()[spec.method].preset.get("input_size", 32)))
-
-
-def _weights_digest(settings: Settings, node: Node, digest_of: Callable[[Path], str]) -> str | None:
-    if settings.weights is None:
-        return None
-    try:
-        return digest_of(weights_path(settings.weights))
-    except InputError as error:
-        raise InputError(error.message, node.nearest(("weights",)).position) from None
-
-
-def _measurements(
-    loaded: LoadedSuite,
-    spec: CellSpec,
-    baseline: CellSpec | None,
-    limit: int | None,
-    found: Mapping[str, Any],
-    node: Node,
-) -> tuple[PlannedMeasurement, ...]:
-    planned = []
-    for name in MEASUREMENTS:
-        if name not in spec.measure:
-            continue
-        if name == "paired" and baseline is not None and spec.cell == baseline.cell:
-            continue
-        options: dict[str, Any] = getattr(loaded.suite, name).model_dump()
-        if "batch" in options and spec.batch is not None:
-            options["batch"] = spec.batch
-        if name == "decode":
-            options["side"] = latent_side(spec)
-        quality = loaded.suite.quality
-        protocol = None
-        if name == "quality":
-            protocol = _protocol(loaded)
-        if name == "paired":
-            _check_pair(spec, baseline, node)
-            options |= {"shard": quality.shard, "lpips_sha256": _lpips_digest(loaded)}
-        if name in ("quality", "paired"):
-            options["samples"] = min(quality.samples, limit or quality.samples)
-        identity = measurement_identity(name, spec, options, fingerprint=found, baseline=baseline, protocol=protocol)
-        planned.append(PlannedMeasurement(name, identity, options))
-    return tuple(planned)
-
-
-def _protocol(loaded: LoadedSuite) -> str:
-    from harness.quality.protocols import protocol  # only a suite that measures quality needs it
-
-    quality = loaded.suite.quality
-    try:
-        return protocol(quality.protocol, quality.reference).id
-    except InputError as error:
-        if error.position is not None:  # the fault is in the user's file of assets
-            raise
-        field = "reference" if "reference" in error.message and quality.reference else "protocol"
-        raise InputError(error.message, loaded.position_of(("quality", field))) from None
-
-
-def _check_pair(spec: CellSpec, baseline: CellSpec | None, node: Node) -> None:
-    """A pair is made of the same noise and the same label: what else differs is what is compared."""
-    position = node.nearest(("measure",)).position
-    if baseline is None:
-        raise InputError("paired figures compare with the baseline's samples: the suite names no baseline", position)
-    for name in ("seed", "dataset"):
-        ours, theirs = getattr(spec, name), getattr(baseline, name)
-        if ours != theirs:
-            raise InputError(
-                f"paired figures need the {name} of the baseline ({theirs}), and {spec.cell} has {ours}", position
-            )
-
-
-def _lpips_digest(loaded: LoadedSuite) -> str | None:
-    net = loaded.suite.paired.lpips
-    if net is None:
-        return None
-    from harness.assets import digest_of, require
-    from harness.quality.protocols import LPIPS_ASSETS
-
-    try:
-        return digest_of(require(LPIPS_ASSETS[net], f"paired LPIPS ({net})"))
-    except InputError as error:
-        raise InputError(error.message, error.position or loaded.position_of(("paired", "lpips"))) from None

@@ -92,7 +92,7 @@ class CellFields(Strict):
     method: str | None = None
     config: dict[str, Any] | None = Field(default=None, description="overrides of the method's config")
     weights: str | None = Field(
-        default=None, description="'zoo:NAME', a path (relative to the suite), or unset: random"
+        default=None, description="'zoo:NAME', 'asset:NAME', a path (relative to the suite), or unset: random"
     )
     sampler: Sampler | None = Field(default=None, description="a name, or name, spacing, eta and clip")
     steps: int | None = Field(default=None, ge=1, le=1000)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -45,6 +46,10 @@ def combine(cond: Tensor, uncond: Tensor, scale: float, channels: int) -> Tensor
     return torch.cat([guided, cond[:, channels:]], dim=1)
 
 
+Execute = Callable[[Hashable, Callable[..., Tensor], tuple[Tensor, ...]], Tensor]
+"""How a step runs: (key, run, tensors) -> run(*tensors). Equal keys are equal work; tensors are x, times, labels."""
+
+
 class GuidedDenoiser:
     """A denoiser for one batch of labels: ``denoise(x, step)`` -> model output (B, C_out, H, W).
 
@@ -52,6 +57,7 @@ class GuidedDenoiser:
     kept, as the loop goes.
     Conditional and unconditional rows run as one call of 2B rows where the step guides, else B rows run. Where the plan
     gives the guidance branch another patch size, the model runs the pair; ``tuned``: as its measurement found best.
+    ``execute``: what runs a step; None: a plain call.
     """
 
     def __init__(
@@ -62,9 +68,10 @@ class GuidedDenoiser:
         rule: GuidanceRule,
         ledger: WorkLedger | None = None,
         tuned: bool = False,
+        execute: Execute | None = None,
     ) -> None:
         self.model, self.labels, self.plans, self.rule = model, labels, list(plans), rule
-        self.ledger, self.tuned = ledger, tuned
+        self.ledger, self.tuned, self.execute = ledger, tuned, execute
         self._none = torch.full_like(labels, model.num_classes)
         self._both = torch.cat([labels, self._none])
 
@@ -74,22 +81,27 @@ class GuidedDenoiser:
         plan = self.plans[step if t is None else -1]
         if self.ledger is not None:
             self.ledger.begin()
-        if not self.rule.guides(plan.timestep):
-            return self._run(x, self.labels, plan.branches[0])
+        guides = self.rule.guides(plan.timestep)
+        plan = plan if guides else plan.branches[0]
+        rows = x.shape[0] * (2 if guides and plan.guide is None else 1)
+        tensors = (x, torch.full((rows,), plan.timestep, device=x.device), self.labels, self._none, self._both)
+        run = partial(self._predict, plan, guides)
+        return run(*tensors) if self.execute is None else self.execute((plan.key, guides), run, tensors)
+
+    def _predict(
+        self, plan: StepPlan, guides: bool, x: Tensor, times: Tensor, labels: Tensor, none: Tensor, both: Tensor
+    ) -> Tensor:
+        """The step's prediction, of nothing but plan, rule and these tensors; ``times`` (rows,), ``both`` (2B,)."""
+        if not guides:
+            return self.model(x, times, labels, plan=plan, ledger=self.ledger)
         scale = self.rule.scale
         if plan.guide is None:
-            cond, other = self._run(torch.cat([x, x]), self._both, plan).chunk(2)
+            cond, other = self.model(torch.cat([x, x]), times, both, plan=plan, ledger=self.ledger).chunk(2)
         else:
-            times = torch.full((x.shape[0],), plan.timestep, device=x.device)
             by_class = self.rule.weak == "conditional"
-            labels = self.labels if by_class else self._none
             cond, other = cast(Flexible, self.model).pair(
-                x, times, self.labels, labels, plan, self.ledger, tuned=self.tuned
+                x, times, labels, labels if by_class else none, plan, self.ledger, tuned=self.tuned
             )
             scale = weak_scale(scale) if by_class else scale
         channels = self.rule.channels or self.model.in_channels
         return combine(cond, other, scale, min(channels, self.model.in_channels))
-
-    def _run(self, x: Tensor, labels: Tensor, plan: StepPlan) -> Tensor:
-        t = torch.full((x.shape[0],), plan.timestep, device=x.device)
-        return self.model(x, t, labels, plan=plan, ledger=self.ledger)

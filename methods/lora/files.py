@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from methods.backbones.dit import DiT, DiTConfig
 from methods.conversion import static_shape
 from methods.errors import CheckpointError
-from methods.weights import compare, load_into, mismatch, read_state, sha256_file
+from methods.weights import Shaped, compare, load_into, mismatch, read_shapes, sha256_file
 from methods.zoo import checkpoint, manifest
 
 KEY, ZOO = "adapter", "zoo:"
@@ -100,7 +100,7 @@ def base_file(path: Path, origin: Origin, given: Path | None = None) -> Path:
 
 
 def adapter_mismatch(
-    model: nn.Module, path: Path, origin: Origin, state: Mapping[str, Tensor], base: Path | None = None
+    model: nn.Module, path: Path, origin: Origin, state: Mapping[str, Tensor | Shaped], base: Path | None = None
 ) -> str | None:
     """One line that says why adapters do not fit ``model``, or why their base does not; None if both fit."""
     if (problem := _misfit(model, origin, state)) is not None:
@@ -110,7 +110,7 @@ def adapter_mismatch(
         file = base_file(path, origin, base)
         with torch.device("meta"):
             static = DiT(DiTConfig(**static_shape(model.config)))
-        problem = mismatch(static, read_state(file))
+        problem = mismatch(static, read_shapes(file))
     except CheckpointError as error:
         return str(error)
     return None if problem is None else f"its base {file} does not fit: {problem}"
@@ -146,7 +146,7 @@ def put_base(model: DiT, static: DiT, rank_parts: bool) -> None:
         model.load_state_dict({**model.state_dict(), **static.state_dict()}, strict=True)
 
 
-def _misfit(model: nn.Module, origin: Origin, state: Mapping[str, Tensor]) -> str | None:
+def _misfit(model: nn.Module, origin: Origin, state: Mapping[str, Tensor | Shaped]) -> str | None:
     if not isinstance(model, DiT) or model.config.adapter is None:
         return f"it holds adapters of {origin.method}, and the model has none: give its config an adapter"
     if (adopt := getattr(model, "adopt_format", None)) is not None:

@@ -156,5 +156,7 @@ def _sample_shape(path: Path) -> tuple[int, int, int, int]:
         raise InputError(f"{path}: samples are {header.shape} {header.dtype}, not (n, C, H, W) floats")
     count, channels, height, width = header.shape
     if channels not in CHANNELS:
-        raise InputError(f"{path}: samples have {channels} channels: latents must be decoded first")
+        raise InputError(
+            f"{path}: samples have {channels} channels: latents must be decoded first (give the cell a decoder)"
+        )
     return count, height, width, channels

@@ -1,0 +1,134 @@
+"""What is left to make for the figures of a plan: images, their files and their bytes. Never imports torch by itself.
+
+Counted from the plan and from what lies in the run's folder. Shards that several cells share are made, and counted,
+once: with the first cell that needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.environment import versions
+from harness.sample.shards import shard_path, shard_ranges
+from harness.store.records import CellSpec
+from harness.store.store import RunStore
+from harness.suite.identity import samples_identity, seed_blocks
+from harness.suite.plan import Plan, PlannedCell, latent_side
+from methods.registry import methods
+
+SCALE = 8  # pixels a latent, along a side
+DIMS = {  # float32 numbers an image that the cache of features keeps, by protocol
+    "digits": 64 + 10,
+    "adm": 2048 + 1008 + 17 * 17 * 7,
+    "clean": 2048 + 1008,
+    "dinov2": 1024,
+}
+SHARD_FILE, PICTURES_FILE, FEATURES_FILE = 550, 280, 1950  # bytes of a file besides the numbers in it
+LABEL = 8
+RECORD = 16 << 10
+
+
+@dataclass
+class Workload:
+    """What one cell still makes. ``images``, ``pictures``, ``features``: how many are sampled, decoded, extracted.
+
+    disk  bytes by kind: 'latents' (samples as they leave the sampler), 'pictures', 'features', 'records'
+    """
+
+    images: int = 0
+    pictures: int = 0
+    features: int = 0
+    disk: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.disk.values())
+
+    def add(self, kind: str, size: int) -> None:
+        self.disk[kind] = self.disk.get(kind, 0) + size
+
+
+def shape_of(spec: CellSpec) -> tuple[int, int, int]:
+    """(C, H, W) of a cell's samples, as its config or its preset says."""
+    preset = methods()[spec.method].preset
+    side = latent_side(spec)
+    return int(spec.config.get("in_channels", preset.get("in_channels", 4))), side, side
+
+
+def picture_shape(spec: CellSpec) -> tuple[int, int, int]:
+    """(C, H, W) of what is scored."""
+    channels, side, _ = shape_of(spec)
+    return (3, SCALE * side, SCALE * side) if spec.decoder else (channels, side, side)
+
+
+def wanted_options(cell: PlannedCell, missing: set[str]) -> dict[str, Mapping[str, Any]]:
+    """Options of the measurements of a cell that are to run (``missing``) or wait for a file, by name."""
+    options: dict[str, Mapping[str, Any]] = {m.name: m.options for m in cell.measurements if m.name in missing}
+    for each in cell.waiting:
+        options |= each.measurements
+    return options
+
+
+def workloads(
+    plan: Plan, store: RunStore, wanted: Mapping[str, Mapping[str, Mapping[str, Any]]]
+) -> dict[str, Workload]:
+    """By cell. ``wanted``: cell -> measurement -> options of what is not measured yet, see ``wanted_options``."""
+    found = {cell.spec.cell: Workload() for cell in plan.cells}
+    seen: set[Hashable] = set()
+    for cell in plan.cells:
+        options = wanted.get(cell.spec.cell, {})
+        work = found[cell.spec.cell]
+        for name in ("quality", "paired"):
+            if name in options:
+                _add_samples(work, cell.spec, options[name], store, seen, scored=name == "quality")
+        if options:
+            work.add("records", RECORD * len(options))
+    for cell in plan.cells:  # after all cells' own: what the baseline makes itself is not made for others
+        options = wanted.get(cell.spec.cell, {})
+        if "paired" in options and plan.baseline is not None:
+            _add_samples(found[cell.spec.cell], plan.baseline, options["paired"], store, seen, scored=False)
+    return found
+
+
+def _add_samples(
+    work: Workload, spec: CellSpec, options: Mapping[str, Any], store: RunStore, seen: set[Hashable], scored: bool
+) -> None:
+    samples, size = int(options["samples"]), int(options["shard"])
+    channels, height, width = shape_of(spec)
+    for block in seed_blocks(spec, int(options.get("seed_blocks", 1))):
+        folder = _folder(block, size, store)
+        ranges = list(shard_ranges(samples, size))
+        if (key := (folder or block.cell, block.seed)) not in seen:
+            seen.add(key)
+            left = [each for each in ranges if folder is None or not shard_path(folder, each).is_file()]
+            work.images += len(left) * size
+            work.add("latents", len(left) * (size * (4 * channels * height * width + LABEL) + SHARD_FILE))
+            if spec.decoder is not None:
+                decoded = None if folder is None else _decoded(folder, spec)
+                left = [each for each in ranges if decoded is None or not shard_path(decoded, each).is_file()]
+                pixels = 3 * (SCALE * height) * (SCALE * width)
+                work.pictures += len(left) * size
+                work.add("pictures", len(left) * (size * pixels + PICTURES_FILE))
+        if scored:
+            work.features += samples
+            batches = -(-samples // size)
+            work.add("features", 4 * samples * DIMS.get(str(options["protocol"]), 0) + batches * FEATURES_FILE)
+
+
+def _folder(spec: CellSpec, shard: int, store: RunStore) -> Path | None:
+    """None for a cell that waits: its samples have no identity yet."""
+    if spec.weights is not None and spec.weights_sha256 is None:
+        return None
+    return store.samples_folder(samples_identity(spec, shard, versions().get("torch", "")))
+
+
+def _decoded(folder: Path, spec: CellSpec) -> Path | None:
+    assert spec.decoder is not None
+    if (spec.decoder.weights is not None and spec.decoder.weights_sha256 is None) or not folder.is_dir():
+        return None
+    from harness.sample.decode import decoded_folder  # imports torch, only where samples lie already
+
+    return decoded_folder(folder, spec.decoder)

@@ -1,0 +1,1 @@
+"""Figures that papers print, and the counts that they follow from."""
