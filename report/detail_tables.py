@@ -165,7 +165,7 @@ def _device_notes(rows: Sequence[Row]) -> list[str]:
     if any(detail.get("cold", {}).get("capture_ms") is not None for detail in details):
         notes.append(
             "Capture: recording the graphs, with the calls before it and the weights that they keep sliced; in no "
-            "other figure but the first call."
+            "other figure but the first call. With graphs a sample plans its steps and slices nothing."
         )
     if any(detail.get("throttled") for detail in details):
         notes.append(
