@@ -195,3 +195,16 @@ def test_dpm_solver_does_not_extrapolate_in_its_last_move():
         return seen[2] - sigma_next / sigma * seen[1]
 
     assert torch.allclose(final_move(-1.0), final_move(1.0))
+
+
+@pytest.mark.parametrize("method", ["dit-testing", "dydit-testing", "flexidit-testing", "dysit-testing"])
+@pytest.mark.parametrize("config", [{}, {"adapter": {"rank": 2}}])
+def test_no_number_of_a_bound_model_is_left_as_it_lay_in_memory(method, config):
+    spec = CellSpec(cell="c", method=method, config=config, sampler="euler" if "sit" in method else "ddpm", steps=1)
+    torch.utils.deterministic.fill_uninitialized_memory = True  # empty tensors then hold NaN
+    torch.use_deterministic_algorithms(True)
+    try:
+        model = bind(spec, None).model
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())

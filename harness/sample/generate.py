@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 import methods
 from harness.sample.execution import Execution, graph_problem
@@ -24,6 +25,7 @@ from methods.registry import samplers
 from methods.weights import randomise
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DRAWING_INITS = ("uniform_", "normal_", "kaiming_uniform_", "xavier_uniform_")
 
 
 @dataclass(frozen=True)
@@ -175,9 +177,19 @@ def _plans(spec: CellSpec, model: Denoiser) -> list[StepPlan]:
     return sampler.plans(model) or [model.plan_at(model.process.noisiest), model.plan_at(model.process.cleanest)]
 
 
+class _NoDraws(TorchFunctionMode):
+    """Leaves out the random numbers that a fresh model begins with: every one is overwritten before its first call, and
+    for DiT-XL/2 they take longer than reading its weights."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        drawn = func in (Tensor.uniform_, Tensor.normal_) or func.__name__ in _DRAWING_INITS
+        return (args or tuple((kwargs or {}).values()))[0] if drawn else func(*args, **(kwargs or {}))
+
+
 def bind(spec: CellSpec, weights: Path | None) -> BoundCell:
     """Build the cell's denoiser on its device with its weights (random ones, seeded, if there are none)."""
-    model = methods.build(spec.method, **spec.config)
+    with _NoDraws():
+        model = methods.build(spec.method, **spec.config)
     if weights is not None:
         methods.load_weights(model, weights)
         if spec.weights_sha256 is not None and model.weights_sha256 != spec.weights_sha256:
