@@ -136,13 +136,13 @@ defaults: {method: dit-digits, weights: zoo:dit-digits, dataset: digits, measure
 cells:
   - {name: quick, steps: 2}
   - {name: long, steps: 500, timeout_s: %s}
-quality: {samples: 40, shard: 10}
+quality: {samples: %s, shard: 10}
 """
 
 
 @pytest.mark.slow
 def test_runs_of_one_process_of_three_and_under_torchrun_have_the_same_records(tmp_path):
-    (tmp_path / "ranks.yaml").write_text(SUITE % 600)
+    (tmp_path / "ranks.yaml").write_text(SUITE % (600, 40))
     arguments = ["run", "ranks.yaml", "--only", "quick", "--out"]
     for nproc in (1, 3):
         done = ditbench(*arguments, f"out-{nproc}", "--nproc", nproc, cwd=tmp_path)
@@ -174,7 +174,7 @@ def torchrun(nproc: int, *arguments: object, cwd: Path) -> subprocess.CompletedP
 
 @pytest.mark.slow
 def test_a_time_limit_and_a_kill_of_the_run_end_all_ranks(tmp_path):
-    (tmp_path / "ranks.yaml").write_text(SUITE % 25)
+    (tmp_path / "ranks.yaml").write_text(SUITE % (25, 4000))
     process = start("run", "ranks.yaml", "--out", "out", "--only", "long", "--nproc", "2", cwd=tmp_path)
     run = psutil.Process(process.pid)
     try:
@@ -195,13 +195,13 @@ def test_a_time_limit_and_a_kill_of_the_run_end_all_ranks(tmp_path):
 
 def wait_for_ranks(run: psutil.Process) -> list[psutil.Process]:
     while len(ranks := ranks_of(run)) < 2:
-        assert run.is_running()
+        assert run.is_running() and run.status() != psutil.STATUS_ZOMBIE, "it ended, and no ranks were seen"
         time.sleep(0.1)
     return ranks
 
 
 def test_more_processes_than_gpus_and_less_than_one_are_refused(tmp_path, monkeypatch):
-    (tmp_path / "ranks.yaml").write_text(SUITE % 600)
+    (tmp_path / "ranks.yaml").write_text(SUITE % (600, 40))
     done = ditbench("run", "ranks.yaml", "--nproc", "0", cwd=tmp_path)
     assert done.returncode == 2 and "--nproc" in done.stderr and "Traceback" not in done.stderr
     plan = make_plan(load_suite(str(tmp_path / "ranks.yaml")), device="cuda")
@@ -215,7 +215,7 @@ def test_more_processes_than_gpus_and_less_than_one_are_refused(tmp_path, monkey
 
 
 def test_a_run_under_torchrun_takes_no_number_of_processes(tmp_path, monkeypatch):
-    (tmp_path / "ranks.yaml").write_text(SUITE % 600)
+    (tmp_path / "ranks.yaml").write_text(SUITE % (600, 40))
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
         monkeypatch.setenv(name, value)
     with pytest.raises(InputError, match="--nproc is for a run that torchrun has not started"):

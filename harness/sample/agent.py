@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from tempfile import TemporaryDirectory
 
 from harness.lifetime import die_with_parent, named_parent
 from harness.sample.ranks import say_failure
@@ -24,8 +25,9 @@ def main(nproc: str, order: str) -> int:
     from torch.distributed.run import parse_args, run
 
     try:
-        arguments = ["--standalone", f"--nproc-per-node={nproc}", "-m", "harness.sample.ranks", order]
-        run(parse_args(arguments))  # type: ignore[no-untyped-call]
+        with TemporaryDirectory() as logs:  # torch makes one in any case, and would leave it
+            arguments = ["--standalone", f"--nproc-per-node={nproc}", f"--log-dir={logs}"]
+            run(parse_args([*arguments, "-m", "harness.sample.ranks", order]))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         # The agent itself ends the ranks that are left with SIGTERM, and a rank that raises has said so.
         killed = {rank: each for rank, each in error.failures.items() if each.exitcode not in (1, -signal.SIGTERM)}
