@@ -247,6 +247,11 @@ def test_a_bad_decoder_is_named_with_its_place_in_the_suite_before_anything_runs
         check_inputs(plan, {"broken": list(plan.cells[0].measurements)})
 
     planned()
+    (tmp_path / "suite.yaml").write_text(text.replace("in_channels: 4", "in_channels: 16"))
+    with pytest.raises(InputError, match=r"takes latents of 4 channels, and dit-\w+ makes 16") as caught:
+        planned()
+    assert str(caught.value).startswith(f"{tmp_path}/suite.yaml:7:14: ")
+    (tmp_path / "suite.yaml").write_text(text)
     for harm, words in ((truncated, "not a safetensors file"), (of_another_model, "is not the AutoencoderKL")):
         harm(folder / "diffusion_pytorch_model.safetensors")
         with pytest.raises(InputError, match=words) as caught:

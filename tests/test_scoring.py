@@ -345,7 +345,8 @@ def test_a_cell_is_scored_by_a_protocol_of_the_users_own_files(run: Run, desk: P
     ("changes", "said"),
     [
         ({"quality": {"protocol": "adm", "samples": 40}}, r":\d+:\d+: .*needs a reference"),
-        ({"quality": {"protocol": "dinov2", "reference": "x", "samples": 40}}, r":\d+:\d+: .*dinov2-vitl14"),
+        ({"quality": {"protocol": "dinov2", "reference": "x", "samples": 40}}, r":\d+:\d+: reference 'x' is neither"),
+        ({"quality": {"protocol": "dinov2", "reference": ".", "samples": 40}}, r":\d+:\d+: .*dinov2-vitl14"),
         ({"baseline": None}, r":\d+:\d+: .*no baseline"),
         ({"cells": [{"name": "base"}, {"name": "b", "seed": 5}]}, r":\d+:\d+: .*seed of the baseline"),
         ({"paired": {"lpips": "alex"}}, r":\d+:\d+: .*lpips-alexnet"),

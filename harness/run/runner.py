@@ -63,10 +63,6 @@ def check_inputs(plan: Plan, missing: dict[str, list[PlannedMeasurement]]) -> No
     from harness.sample.generate import checkpoint_problem
 
     seen: set[tuple[object, ...]] = set()
-    decoders = {cell.spec.decoder: cell for cell in reversed(plan.cells) if cell.spec.cell in missing}
-    for decoder, cell in decoders.items():
-        if decoder is not None:
-            _check_decoder(plan, cell.spec)
     for cell in plan.cells:
         spec = cell.spec
         sampling = (spec.sampler, repr(spec.sampler_options), spec.steps, spec.guidance_scale, spec.guidance_interval)
@@ -77,16 +73,30 @@ def check_inputs(plan: Plan, missing: dict[str, list[PlannedMeasurement]]) -> No
         problem = checkpoint_problem(spec, weights_of(spec))
         if problem is not None:
             raise InputError(problem.message, plan.position(spec.cell, problem.field))
+    _check_decoders(plan, [cell.spec for cell in plan.cells if cell.spec.cell in missing])
 
 
-def _check_decoder(plan: Plan, spec: CellSpec) -> None:
+def _check_decoders(plan: Plan, specs: list[CellSpec]) -> None:
+    """Load each distinct decoder once, and see that it takes what its cells make."""
+    from harness.sample.generate import latent_channels
     from methods.errors import CheckpointError, ConfigError
     from methods.latent.autoencoder import load_decoder
 
-    try:
-        load_decoder(decoder_weights_of(spec))
-    except (CheckpointError, ConfigError) as error:
-        raise InputError(str(error), plan.position(spec.cell, "decoder.weights")) from None
+    taken: dict[str | None, int] = {}
+    for spec in specs:
+        if spec.decoder is None:
+            continue
+        place = plan.position(spec.cell, "decoder.weights")
+        weights = spec.decoder.weights
+        if weights not in taken:
+            try:
+                taken[weights] = load_decoder(decoder_weights_of(spec)).in_channels
+            except (CheckpointError, ConfigError) as error:
+                raise InputError(str(error), place) from None
+        if (made := latent_channels(spec)) != taken[weights]:
+            raise InputError(
+                f"the decoder takes latents of {taken[weights]} channels, and {spec.method} makes {made}", place
+            )
 
 
 def check_processes(plan: Plan, missing: Mapping[str, object], nproc: int) -> None:

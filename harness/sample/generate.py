@@ -151,6 +151,12 @@ def checkpoint_problem(spec: CellSpec, path: Path | None) -> Problem | None:
     return Problem("weights", f"{path} does not fit {spec.method}: {problem}") if problem else None
 
 
+def latent_channels(spec: CellSpec) -> int:
+    """Channels of the cell's samples."""
+    with torch.device("meta"):
+        return int(cast(Denoiser, methods.build(spec.method, **spec.config)).in_channels)
+
+
 def _schedule_problem(spec: CellSpec, model: Denoiser) -> Problem | None:
     """Whether patch sizes can be scheduled over the cell's steps as it says, and compared as it asks."""
     if "agreement" in spec.measure and len(model.patch_sizes) < 2:

@@ -136,9 +136,11 @@ def _all_missing(loaded: LoadedSuite, name: Measurement, first: MissingFileError
     if name == "quality":
         try:
             reference_entry(quality.protocol, quality.reference)
-        except MissingFileError as error:
-            missing = MissingFileError(error.message, error.position or loaded.position_of(("quality", "reference")))
-            found += [missing] if missing.message != first.message else []
+        except InputError as error:
+            placed = type(error)(error.message, error.position or loaded.position_of(("quality", "reference")))
+            if not isinstance(placed, MissingFileError):
+                raise placed from None
+            found += [placed] if placed.message != first.message else []
     return found
 
 
