@@ -40,11 +40,12 @@ def test_links_and_pictures_of_the_readme_are_there():
 def test_committed_results_are_complete_and_of_one_version_of_the_shipped_suite():
     for name, cells in (
         ("quick-cpu", 13),
-        ("dit-cost-cpu", 13),
+        ("dit-cost-cpu", 27),
         ("dydit-time-cpu", 5),
         ("dydit-digits-cpu", 14),
         ("dydit-cost-cpu", 12),
-        ("flexidit-cost-cpu", 14),
+        ("paper-dydit-cpu", 27),
+        ("paper-flexidit-cpu", 24),
         ("flexidit-digits-cpu", 16),
         ("flexidit-time-cpu", 6),
         ("flow-digits-cpu", 22),
