@@ -1,4 +1,4 @@
-"""Small stand-ins for every file that suite imagenet256 waits for: its whole road in a quarter of an hour.
+"""Small stand-ins for every file that suite imagenet256 waits for: its whole road in minutes.
 
     python -m studies.dry_road DIR
     DITBENCH_CONFIG=DIR/ditbench.toml ditbench run imagenet256 --device cpu --limit 40 --out runs/dry
