@@ -25,16 +25,17 @@ from harness.quality.extractors.inception import _SPATIAL_CHANNELS
 from harness.quality.features import FeatureCache, collect
 from harness.quality.images.source import ShardImages
 from harness.run.runner import run, todo
+from harness.sample import decode
 from harness.sample.decode import bind_decoder, decode_shards, decoded_folder
 from harness.sample.generate import bind
 from harness.sample.making import generate_shards
-from harness.store.records import Provenance, Quantity, Record
+from harness.store.records import DecoderSpec, Provenance, Quantity, Record
 from harness.store.store import RunStore
 from harness.suite.identity import samples_identity
 from harness.suite.load import load_suite
 from harness.suite.plan import Plan, make_plan
 from harness.suite.waiting import glob_of, refuse_waiting
-from harness.suite.weights import weights_path
+from harness.suite.weights import weights_digest, weights_path
 from methods.latent.autoencoder import make_autoencoder_files
 from methods.weights import save_state
 
@@ -389,3 +390,21 @@ def test_planning_what_is_all_cached_imports_no_torch(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "0 of 2 measurements to run; 2 cached." in done.stdout
     assert done.stdout.strip().endswith("False")
+
+
+def test_a_decoder_whose_file_is_there_is_timed_itself_and_another_one_by_random_weights(tmp_path, monkeypatch):
+    bound: list[Path | None] = []
+    real = decode.bind_decoder
+
+    def seen(spec: DecoderSpec, weights: Path | None, device: str) -> decode.PictureDecoder:
+        bound.append(weights)
+        return real(spec, folder, device)  # a small one in both cases
+
+    folder = make_autoencoder_files(tmp_path / "small", seed=0)
+    monkeypatch.setattr(decode, "bind_decoder", seen)
+    calibration = Calibration()
+    found = DecoderSpec(weights=str(folder), weights_sha256=weights_digest(str(folder), folder=True))
+    assert calibration.decoding(found, 16, "cpu").seconds > 0
+    calibration.decoding(DecoderSpec(weights=str(tmp_path / "gone")), 16, "cpu")
+    calibration.decoding(found, 16, "cpu")
+    assert bound == [folder, None]

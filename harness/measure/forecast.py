@@ -116,17 +116,20 @@ class Calibration:
             return seconds(rows, self._budget_s), f"{unit.key} of {rows} sequences"
 
     def decoding(self, spec: DecoderSpec, side: int, device: str, count: int = 0) -> PerImage:
-        """Of the autoencoder's decoder with random weights: latents of side 8, scaled by the area to ``side``.
+        """Of the autoencoder's decoder, of random weights where its file is not there: latents of side 8, scaled by the
+        area to ``side``.
 
         ``count``: torch threads, 0 = all physical cores. Its one attention grows faster than the area: a few per cent.
         """
         import torch
 
         from harness.sample.decode import bind_decoder
+        from harness.suite.weights import weights_path
 
-        key = (spec.dtype, side, device, count, spec.tile)
+        key = (spec.weights, spec.dtype, side, device, count, spec.tile)
         if key not in self._decoders:
-            decoder = bind_decoder(spec, None, device)
+            there = spec.weights is not None and spec.weights_sha256 is not None
+            decoder = bind_decoder(spec, weights_path(str(spec.weights), folder=True) if there else None, device)
 
             def seconds(small: int) -> float:
                 latents = torch.randn(1, 4, small, small)
