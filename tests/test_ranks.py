@@ -57,7 +57,7 @@ def alone(tmp_path_factory) -> list[bytes]:
     return contents(order)
 
 
-@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("world", [1, 2, 3])
 def test_a_world_of_any_size_makes_the_files_that_one_process_makes(alone, tmp_path, world):
     order = ordered(tmp_path)
     seen = []
