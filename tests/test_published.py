@@ -555,3 +555,13 @@ def test_a_match_without_a_convention_is_never_reproduced():
 def test_paper_suites_are_shipped_and_cost_only():
     assert set(PAPER_SUITES) <= set(shipped_suites()) and "flexidit-cost" not in shipped_suites()
     assert all(spec.cost_only for suite in PAPER_SUITES for spec in specs(suite).values())
+
+
+@pytest.mark.parametrize(
+    ("side", "steps", "printed", "without"), [(32, 250, "28.61", "28.60"), (64, 50, "22.85", "22.84")]
+)
+def test_without_layer_norm_the_operation_counter_would_miss_the_printed_digits(side, steps, printed, without):
+    count = by_hand("xl", side=side, steps=steps)
+    bare = count.without_norm(1.0) - count.operator("attention")
+    assert at_digits(CONVENTIONS["opcounter"].counted(count), printed) == printed
+    assert at_digits(bare * steps / 1e3, printed) == without
