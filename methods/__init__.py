@@ -8,8 +8,8 @@ from __future__ import annotations
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from methods.registry import methods as _methods
-from methods.registry import names
+from ditbench.methods.registry import methods as _methods
+from ditbench.methods.registry import names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +43,7 @@ def load_weights(
     A file of adapters names its static base and the base's digest: that is loaded first, from ``base`` if it is given,
     else from the zoo or the path in the file. Raises CheckpointError in one readable line.
     """
-    from methods.weights import load_into
+    from ditbench.methods.weights import load_into
 
     return load_into(model, source, base)
 
@@ -54,7 +54,7 @@ def convert(model: torch.nn.Module, name: str, **config: Any) -> torch.nn.Module
     ``name`` is the method to become ('dydit', 'dydit-xl-2', …); its shape must be the model's. ``config`` overrides
     what the method adds (``tdw``, ``sdt``, ``rank``, …). Raises UnknownNameError, ConfigError.
     """
-    from methods.errors import ConfigError
+    from ditbench.methods.errors import ConfigError
 
     entry = _methods()[name]
     if not entry.converter:

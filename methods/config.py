@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from methods.errors import ConfigError
+from ditbench.methods.errors import ConfigError
 
 T = TypeVar("T")
 

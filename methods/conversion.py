@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from methods.backbones.dit import DiT, DiTConfig
-from methods.errors import ConfigError
+from ditbench.methods.backbones.dit import DiT, DiTConfig
+from ditbench.methods.errors import ConfigError
 
 
 def static_shape(config: DiTConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from methods.diffusion.process import Process
+    from ditbench.methods.diffusion.process import Process
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ class StaticWork:
     @property
     def process(self) -> Process:
         """Noise prediction on the 1000 timesteps of DiT."""
-        from methods.diffusion.process import process_of
+        from ditbench.methods.diffusion.process import process_of
 
         return process_of(None)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-import methods
-from methods.errors import ConfigError
-from methods.registry import methods as registered
-from methods.weights import mismatch
+from ditbench import methods
+from ditbench.methods.errors import ConfigError
+from ditbench.methods.registry import methods as registered
+from ditbench.methods.weights import mismatch
 
 Shapes = Mapping[str, Any]
 """Name -> anything with a shape."""

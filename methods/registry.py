@@ -126,18 +126,20 @@ class _Family:
 
 
 _FAMILIES = (
-    _Family("", "methods.backbones.dit:dit", digits="small {} for 8x8 handwritten digits; weights zoo:{}-digits"),
+    _Family(
+        "", "ditbench.methods.backbones.dit:dit", digits="small {} for 8x8 handwritten digits; weights zoo:{}-digits"
+    ),
     _Family(
         "Dy",
-        "methods.dydit.model:dydit",
-        "methods.dydit.convert:dydit_from",
+        "ditbench.methods.dydit.model:dydit",
+        "ditbench.methods.dydit.convert:dydit_from",
         " with dynamic width (TDW) and tokens (SDT); activity=0.5 costs it without weights",
         "{} for 8x8 digits; weights zoo:{}-digits-0.5 and others",
     ),
     _Family(
         "Flexi",
-        "methods.flexidit.model:flexidit",
-        "methods.flexidit.convert:flexidit_from",
+        "ditbench.methods.flexidit.model:flexidit",
+        "ditbench.methods.flexidit.convert:flexidit_from",
         " that runs at several patch sizes; schedule=0.64 mixes them over the steps",
         "{} for 8x8 digits, patch sizes 2 and 4; weights zoo:{}-digits",
     ),
@@ -175,15 +177,19 @@ def samplers() -> Registry:
     """Samplers: of noise prediction, then of flows."""
     registry = Registry("sampler")
     steps = ("spacing", "clip")
-    registry.add("ddpm", "methods.diffusion.ddpm:DDPM", "ancestral sampling with the learned variance", options=steps)
-    registry.add("ddim", "methods.diffusion.ddim:DDIM", "DDIM; eta=0 is deterministic", options=(*steps, "eta"))
+    registry.add(
+        "ddpm", "ditbench.methods.diffusion.ddpm:DDPM", "ancestral sampling with the learned variance", options=steps
+    )
+    registry.add(
+        "ddim", "ditbench.methods.diffusion.ddim:DDIM", "DDIM; eta=0 is deterministic", options=(*steps, "eta")
+    )
     registry.add(
         "dpm-solver++",
-        "methods.diffusion.dpm_solver:DPMSolverPP2M",
+        "ditbench.methods.diffusion.dpm_solver:DPMSolverPP2M",
         "DPM-Solver++(2M), second order multistep",
         options=steps,
     )
-    flow = "methods.diffusion.flow"
+    flow = "ditbench.methods.diffusion.flow"
     registry.add(
         "euler",
         f"{flow}:Euler",
@@ -218,9 +224,13 @@ def samplers() -> Registry:
 def datasets() -> Registry:
     """Data sets that ship with ditbench or that it makes."""
     registry = Registry("dataset")
-    registry.add("digits", "methods.training.data.digits:digits", "scikit-learn's 1,797 handwritten digits, 8x8")
     registry.add(
-        "latents", "methods.training.data.latents:latents", "a folder of latents.npy and labels.npy; to train on"
+        "digits", "ditbench.methods.training.data.digits:digits", "scikit-learn's 1,797 handwritten digits, 8x8"
+    )
+    registry.add(
+        "latents",
+        "ditbench.methods.training.data.latents:latents",
+        "a folder of latents.npy and labels.npy; to train on",
     )
     return registry
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from methods.errors import CheckpointError
+from ditbench.methods.errors import CheckpointError
 
 State = Mapping[str, Tensor]
 
@@ -172,8 +172,8 @@ def checkpoint_mismatch(model: nn.Module, path: str | PathLike[str]) -> str | No
     """One line that says why a checkpoint file, of all weights or of adapters, does not fit ``model``, which may be on
     ``meta``, and what it would fit; None if it fits. Of adapters the base is looked up and checked too. Reads names and
     shapes only. Raises CheckpointError for a file that cannot be read."""
-    from methods.lora.files import adapter_mismatch, read_origin
-    from methods.recognise import described
+    from ditbench.methods.lora.files import adapter_mismatch, read_origin
+    from ditbench.methods.recognise import described
 
     state = read_shapes(path)
     if (origin := read_origin(path)) is not None:
@@ -186,8 +186,8 @@ def checkpoint_mismatch(model: nn.Module, path: str | PathLike[str]) -> str | No
 def load_into(
     model: nn.Module, source: State | str | PathLike[str], base: str | PathLike[str] | None = None
 ) -> nn.Module:
-    """See ``methods.load_weights``."""
-    from methods.lora.files import load_adapter, read_origin
+    """See ``ditbench.methods.load_weights``."""
+    from ditbench.methods.lora.files import load_adapter, read_origin
 
     if isinstance(source, Mapping):
         state, label, digest = source, "state dict", None

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from harness.stats.compare import Change, Draws, paired, unpaired
-from harness.stats.intervals import mean_interval
-from harness.store.records import Quantity
-from report.run_view import Row, RunView
+from ditbench.harness.stats.compare import Change, Draws, paired, unpaired
+from ditbench.harness.stats.intervals import mean_interval
+from ditbench.harness.store.records import Quantity
+from ditbench.report.run_view import Row, RunView
 
 MEASUREMENT = "training"
 EQUAL = 0.01  # trainable parameters that differ by less are called equal

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.stats.compare import Change
-from harness.store.records import Quantity
-from report.adaptation import Group, difference, equal_pairs, groups_of, to_full, verdict
-from report.run_view import RunView
-from report.sentences import listed
-from report.tables import Mark, Table, number_column, text_column
+from ditbench.harness.stats.compare import Change
+from ditbench.harness.store.records import Quantity
+from ditbench.report.adaptation import Group, difference, equal_pairs, groups_of, to_full, verdict
+from ditbench.report.run_view import RunView
+from ditbench.report.sentences import listed
+from ditbench.report.tables import Mark, Table, number_column, text_column
 
 
 def adaptation_table(view: RunView) -> Table | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from harness.store.records import Quantity
-from report.result_tables import plain_marks_of, tag_of
-from report.run_view import Row, RunView
-from report.tables import Table, number_column, text_column
+from ditbench.harness.store.records import Quantity
+from ditbench.report.result_tables import plain_marks_of, tag_of
+from ditbench.report.run_view import Row, RunView
+from ditbench.report.tables import Table, number_column, text_column
 
 
 def decode_table(view: RunView) -> Table | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness.store.records import Quantity
-from report.activity import is_dynamic, router_gmacs
-from report.preparing import preparing
-from report.result_tables import plain_marks_of, tag_of
-from report.run_view import Row, RunView
-from report.tables import Table, number_column, text_column
+from ditbench.harness.store.records import Quantity
+from ditbench.report.activity import is_dynamic, router_gmacs
+from ditbench.report.preparing import preparing
+from ditbench.report.result_tables import plain_marks_of, tag_of
+from ditbench.report.run_view import Row, RunView
+from ditbench.report.tables import Table, number_column, text_column
 
 # Column key -> (title, classes of kernels). A class that stands nowhere here counts as 'other'.
 _GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {

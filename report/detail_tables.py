@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from harness.store.records import Quantity, Record
-from report.activity import router_gmacs
-from report.flexible import layouts_of, weak_guidance
-from report.numbers import Scale, scale_for
-from report.preparing import preparing
-from report.result_tables import plain_marks_of, tag_of
-from report.run_view import Row, RunView
-from report.tables import Column, Mark, Table, number_column, text_column
+from ditbench.harness.store.records import Quantity, Record
+from ditbench.report.activity import router_gmacs
+from ditbench.report.flexible import layouts_of, weak_guidance
+from ditbench.report.numbers import Scale, scale_for
+from ditbench.report.preparing import preparing
+from ditbench.report.result_tables import plain_marks_of, tag_of
+from ditbench.report.run_view import Row, RunView
+from ditbench.report.tables import Column, Mark, Table, number_column, text_column
 
 _ONE = "; guidance is not counted"
 _BOTH = ", and over both branches where their patch sizes differ; guidance's second forward is not added to it"

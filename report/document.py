@@ -6,24 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.store.store import write_atomic
-from report.content import Content, compose
-from report.html import render_html
-from report.markdown import render_markdown
-from report.pdf import NoPdf, render_pdf
-from report.plots.activity import activity_picture
-from report.plots.adaptation import adaptation_picture
-from report.plots.agreement import agreement_picture
-from report.plots.kernels import kernels_picture
-from report.plots.pareto import pareto_picture
-from report.plots.profile import profile_picture
-from report.plots.samples import sample_grids
-from report.plots.schedule import schedule_picture
-from report.plots.style import Picture
-from report.plots.token_maps import PREFIX, token_map_pictures
-from report.result_tables import cells_table, results_table
-from report.run_view import RunView, load_run
-from report.table_formats import to_csv, to_latex, to_markdown
+from ditbench.harness.store.store import write_atomic
+from ditbench.report.content import Content, compose
+from ditbench.report.html import render_html
+from ditbench.report.markdown import render_markdown
+from ditbench.report.pdf import NoPdf, render_pdf
+from ditbench.report.plots.activity import activity_picture
+from ditbench.report.plots.adaptation import adaptation_picture
+from ditbench.report.plots.agreement import agreement_picture
+from ditbench.report.plots.kernels import kernels_picture
+from ditbench.report.plots.pareto import pareto_picture
+from ditbench.report.plots.profile import profile_picture
+from ditbench.report.plots.samples import sample_grids
+from ditbench.report.plots.schedule import schedule_picture
+from ditbench.report.plots.style import Picture
+from ditbench.report.plots.token_maps import PREFIX, token_map_pictures
+from ditbench.report.result_tables import cells_table, results_table
+from ditbench.report.run_view import RunView, load_run
+from ditbench.report.table_formats import to_csv, to_latex, to_markdown
 
 FIGURES = ("pareto_gmacs", "pareto_time", "profile", "activity", "schedule", "agreement", "adaptation", "kernels")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from report.run_view import Row, RunView
+from ditbench.report.run_view import Row, RunView
 
 Sizes = tuple[int, ...]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.stats.front_probability import (
+from ditbench.harness.stats.front_probability import (
     Uncertain,
     UncertainPoint,
     front_probability,
@@ -18,9 +18,9 @@ from harness.stats.front_probability import (
     of_leave_one_out,
     of_repeats,
 )
-from report.run_view import Row, RunView
-from report.sentences import listed
-from report.tables import EMPTY, Column, Value, text_column
+from ditbench.report.run_view import Row, RunView
+from ditbench.report.sentences import listed
+from ditbench.report.tables import EMPTY, Column, Value, text_column
 
 SETTLED = 0.95  # from here on a place is taken as sure, as the intervals are
 

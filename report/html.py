@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from report.content import Block, Commands, Content, Facts, Figures, Notes, Paragraph, Samples
-from report.table_formats import to_html
+from ditbench.report.content import Block, Commands, Content, Facts, Figures, Notes, Paragraph, Samples
+from ditbench.report.table_formats import to_html
 
 _STYLE = """
 body { font: 16px/1.5 Georgia, 'Libertinus Serif', serif; color: #222;

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from report.flexible import layouts_of
-from report.numbers import decimals_for, scale_for
-from report.result_tables import plain_marks_of, tag_of
-from report.run_view import Row, RunView
-from report.tables import Table, number_column, text_column
+from ditbench.report.flexible import layouts_of
+from ditbench.report.numbers import decimals_for, scale_for
+from ditbench.report.result_tables import plain_marks_of, tag_of
+from ditbench.report.run_view import Row, RunView
+from ditbench.report.tables import Table, number_column, text_column
 
 _ORDER = ("separate", "padded", "joined", "packed")
 

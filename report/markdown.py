@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from report.content import Block, Commands, Content, Facts, Figures, Notes, Paragraph, Samples
-from report.table_formats import to_markdown
+from ditbench.report.content import Block, Commands, Content, Facts, Figures, Notes, Paragraph, Samples
+from ditbench.report.table_formats import to_markdown
 
 
 def render_markdown(content: Content) -> str:

@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from report.content import Block, Commands, Content, Facts, Figures, Notes, Paragraph, Samples
-from report.table_formats import to_data
+from ditbench.report.content import Block, Commands, Content, Facts, Figures, Notes, Paragraph, Samples
+from ditbench.report.table_formats import to_data
 
 TEMPLATE = Path(__file__).with_name("template.typ")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from report.activity import is_dynamic
-from report.flexible import schedule_of
-from report.run_view import Row
+from ditbench.report.activity import is_dynamic
+from ditbench.report.flexible import schedule_of
+from ditbench.report.run_view import Row
 
 # (some cell switches parts, some cell has patch sizes) -> what is made, once, for all steps of a cell
 _WORDS = {

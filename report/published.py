@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from harness.published.conventions import CONVENTIONS, Convention, Count, NotHeldError, at_digits
-from harness.published.load import library
-from harness.published.schema import COST, Figure, Published
-from report.flexible import schedule_of
-from report.numbers import MINUS
-from report.run_view import Row, RunView
+from ditbench.harness.published.conventions import CONVENTIONS, Convention, Count, NotHeldError, at_digits
+from ditbench.harness.published.load import library
+from ditbench.harness.published.schema import COST, Figure, Published
+from ditbench.report.flexible import schedule_of
+from ditbench.report.numbers import MINUS
+from ditbench.report.run_view import Row, RunView
 
 
 @dataclass(frozen=True)

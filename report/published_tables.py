@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.published.conventions import at_digits
-from harness.published.schema import QUALITY, SPEED, UNITS, Published, Quantity
-from harness.store.records import Quantity as Measured
-from report.published import Match, Unfollowed, entries, matches, summary_of, unfollowed
-from report.run_view import Row, RunView
-from report.tables import EMPTY, Column, Mark, Table, Value, number_column, text_column
+from ditbench.harness.published.conventions import at_digits
+from ditbench.harness.published.schema import QUALITY, SPEED, UNITS, Published, Quantity
+from ditbench.harness.store.records import Quantity as Measured
+from ditbench.report.published import Match, Unfollowed, entries, matches, summary_of, unfollowed
+from ditbench.report.run_view import Row, RunView
+from ditbench.report.tables import EMPTY, Column, Mark, Table, Value, number_column, text_column
 
 _QUALITY_TITLES: dict[Quantity, tuple[str, str]] = {
     "fid": ("FID", "frechet"),
@@ -22,7 +22,7 @@ _SIDE = 32  # latents of the presets; a cell's config may say another
 
 
 def published_summary(view: RunView) -> str:
-    """See ``report.published.summary_of``."""
+    """See ``ditbench.report.published.summary_of``."""
     return summary_of(view)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.store.records import Quantity
-from report.numbers import Scale
-from report.result_tables import PAIRED_FIGURES, has_quality, marks_of, plain_marks_of, setting_columns
-from report.run_view import Row, RunView
-from report.sentences import listed
-from report.tables import Column, Table, number_column
+from ditbench.harness.store.records import Quantity
+from ditbench.report.numbers import Scale
+from ditbench.report.result_tables import PAIRED_FIGURES, has_quality, marks_of, plain_marks_of, setting_columns
+from ditbench.report.run_view import Row, RunView
+from ditbench.report.sentences import listed
+from ditbench.report.tables import Column, Table, number_column
 
 
 def more_quality_table(view: RunView) -> Table | None:

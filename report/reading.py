@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from harness.store.records import Record
-from report.activity import activity_of
-from report.adaptation import groups_of
-from report.flexible import is_flexible, weak_guidance
-from report.fronts import about_fronts, front_probabilities
-from report.numbers import short
-from report.preparing import preparing
-from report.run_view import RunView
+from ditbench.harness.store.records import Record
+from ditbench.report.activity import activity_of
+from ditbench.report.adaptation import groups_of
+from ditbench.report.flexible import is_flexible, weak_guidance
+from ditbench.report.fronts import about_fronts, front_probabilities
+from ditbench.report.numbers import short
+from ditbench.report.preparing import preparing
+from ditbench.report.run_view import RunView
 
 _NAMES = {
     "frechet": "Fréchet distance",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from harness.store.records import Quantity
-from report.flexible import weak_guidance
-from report.fronts import front_columns, front_probabilities
-from report.numbers import Scale
-from report.run_view import Row, RunView
-from report.tables import Column, Mark, Raw, Table, Value, number_column, text_column
+from ditbench.harness.store.records import Quantity
+from ditbench.report.flexible import weak_guidance
+from ditbench.report.fronts import front_columns, front_probabilities
+from ditbench.report.numbers import Scale
+from ditbench.report.run_view import Row, RunView
+from ditbench.report.tables import Column, Mark, Raw, Table, Value, number_column, text_column
 
 QUALITY_FIGURES = ("frechet", "kid", "precision", "recall", "accuracy")
 MORE_QUALITY = ("frechet_infinity", "sfid", "inception_score", "rbf_mmd", "density", "coverage")

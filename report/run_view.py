@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from harness.errors import InputError, Position
-from harness.stats.pareto import Point, pareto_front
-from harness.store.records import CellSpec, Quantity, Record
-from harness.store.store import RunStore
+from ditbench.harness.errors import InputError, Position
+from ditbench.harness.stats.pareto import Point, pareto_front
+from ditbench.harness.store.records import CellSpec, Quantity, Record
+from ditbench.harness.store.store import RunStore
 
 Status = Literal["ok", "failed", "partial", "pending"]
 

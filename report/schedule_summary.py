@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
-from harness.store.records import Quantity
-from report.flexible import Schedule, schedule_of
-from report.run_view import Row, RunView
-from report.sentences import listed, overlap, sampled_alike, spread
+from ditbench.harness.store.records import Quantity
+from ditbench.report.flexible import Schedule, schedule_of
+from ditbench.report.run_view import Row, RunView
+from ditbench.report.sentences import listed, overlap, sampled_alike, spread
 
 MOST_ORDERS = 3
 

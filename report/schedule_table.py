@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from report.flexible import Schedule, in_words, schedule_of, weak_guidance
-from report.result_tables import plain_marks_of, tag_of
-from report.run_view import RunView
-from report.tables import Table, number_column, text_column
+from ditbench.report.flexible import Schedule, in_words, schedule_of, weak_guidance
+from ditbench.report.result_tables import plain_marks_of, tag_of
+from ditbench.report.run_view import RunView
+from ditbench.report.tables import Table, number_column, text_column
 
 
 def schedules_table(view: RunView) -> Table | None:

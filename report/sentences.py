@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness.store.records import Quantity
-from report.flexible import weak_guidance
-from report.numbers import short
-from report.run_view import Row
+from ditbench.harness.store.records import Quantity
+from ditbench.report.flexible import weak_guidance
+from ditbench.report.numbers import short
+from ditbench.report.run_view import Row
 
 
 def listed(words: Iterable[str]) -> str:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 
-from harness.stats.pareto import Point, pareto_front
-from report.activity import activity_of
-from report.flexible import schedule_of
-from report.fronts import front_certainty, front_probabilities
-from report.numbers import short, with_unit
-from report.result_tables import has_quality
-from report.run_view import Row, RunView, Status
-from report.schedule_summary import cheapest_schedule, orders
-from report.sentences import listed, overlap, sampled_alike, spread
+from ditbench.harness.stats.pareto import Point, pareto_front
+from ditbench.report.activity import activity_of
+from ditbench.report.flexible import schedule_of
+from ditbench.report.fronts import front_certainty, front_probabilities
+from ditbench.report.numbers import short, with_unit
+from ditbench.report.result_tables import has_quality
+from ditbench.report.run_view import Row, RunView, Status
+from ditbench.report.schedule_summary import cheapest_schedule, orders
+from ditbench.report.sentences import listed, overlap, sampled_alike, spread
 
 
 def summary(view: RunView) -> tuple[str, ...]:

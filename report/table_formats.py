@@ -7,8 +7,8 @@ import html
 import io
 from typing import Any
 
-from report.numbers import MINUS
-from report.tables import Column, Raw, Table, Value
+from ditbench.report.numbers import MINUS
+from ditbench.report.tables import Column, Raw, Table, Value
 
 NOTHING = "–"
 

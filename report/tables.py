@@ -1,7 +1,7 @@
 """The table model: columns that know their unit and how their numbers are shown, and a mark a row.
 
 Each entry keeps the stored value (for CSV) beside the shown text (for everything that people read).
-``report.table_formats`` renders a table.
+``ditbench.report.table_formats`` renders a table.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from harness.store.records import Quantity
-from report.numbers import Scale, decimals_for, fixed, scale_for
+from ditbench.harness.store.records import Quantity
+from ditbench.report.numbers import Scale, decimals_for, fixed, scale_for
 
 Mark = Literal["plain", "baseline", "dominated", "failed"]
 Raw = float | int | str | bool | None

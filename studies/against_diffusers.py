@@ -24,16 +24,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-import methods
-from harness.errors import InputError
-from harness.measure.conditions import conditions_after, timing_conditions
-from harness.measure.latency import WHOLE, interleave, warm_up
-from harness.stats.intervals import Estimate, TimingSummary, paired_ratio_interval
-from harness.suite.schema import LatencyOptions
-from methods.backbones.dit import DiT
-from methods.errors import ConfigError
-from methods.registry import UnknownNameError
-from methods.torchvision_shim import ensure_torchvision_importable
+from ditbench import methods
+from ditbench.harness.errors import InputError
+from ditbench.harness.measure.conditions import conditions_after, timing_conditions
+from ditbench.harness.measure.latency import WHOLE, interleave, warm_up
+from ditbench.harness.stats.intervals import Estimate, TimingSummary, paired_ratio_interval
+from ditbench.harness.suite.schema import LatencyOptions
+from ditbench.methods.backbones.dit import DiT
+from ditbench.methods.errors import ConfigError
+from ditbench.methods.registry import UnknownNameError
+from ditbench.methods.torchvision_shim import ensure_torchvision_importable
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 BOUNDS = {"float32": 1e-5, "bfloat16": 2e-2}

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from harness.stats.intervals import proportion_interval
+from ditbench.harness.stats.intervals import proportion_interval
 from studies import distances, latencies
 from studies.scenario import Scenario
 

@@ -8,9 +8,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.quality.frechet import FrechetResult, frechet_distance, frechet_of_blocks, frechet_of_seeds
-from harness.quality.statistics import FeatureStatistics
-from harness.stats.intervals import Estimate
+from ditbench.harness.quality.frechet import FrechetResult, frechet_distance, frechet_of_blocks, frechet_of_seeds
+from ditbench.harness.quality.statistics import FeatureStatistics
+from ditbench.harness.stats.intervals import Estimate
 from studies import laws
 from studies.laws import Law
 from studies.scenario import Rng, Scenario
@@ -149,8 +149,8 @@ def _digits() -> tuple[laws.Floats, NDArray[np.int64]]:
     import torch  # not needed to list the scenarios
     from sklearn.datasets import load_digits
 
-    from harness.quality.extractors.digits import DigitExtractor
-    from harness.quality.images.quantise import quantise
+    from ditbench.harness.quality.extractors.digits import DigitExtractor
+    from ditbench.harness.quality.images.quantise import quantise
 
     data = load_digits()
     images = quantise(data.images[:, None] / 8.0 - 1.0)

@@ -20,17 +20,17 @@ import numpy as np
 import torch
 from torch import nn
 
-import methods
-from harness.assets import KNOWN, KnownAsset
-from harness.assets.config import table_header
-from harness.assets.digests import content_digest
-from harness.quality.extractors.inception import adm_inception
-from harness.quality.features import collect
-from harness.quality.images.source import ArrayImages
-from harness.quality.reference import moments_of
-from harness.store.arrays import write_npz
-from methods.latent.autoencoder import make_autoencoder_files
-from methods.weights import randomise
+from ditbench import methods
+from ditbench.harness.assets import KNOWN, KnownAsset
+from ditbench.harness.assets.config import table_header
+from ditbench.harness.assets.digests import content_digest
+from ditbench.harness.quality.extractors.inception import adm_inception
+from ditbench.harness.quality.features import collect
+from ditbench.harness.quality.images.source import ArrayImages
+from ditbench.harness.quality.reference import moments_of
+from ditbench.harness.store.arrays import write_npz
+from ditbench.methods.latent.autoencoder import make_autoencoder_files
+from ditbench.methods.weights import randomise
 from studies.stand_ins import pictures, write_inception
 
 SUITE = "imagenet256"

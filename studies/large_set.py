@@ -22,11 +22,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.quality.features import collect
-from harness.quality.figures import figures
-from harness.quality.images.export import write_images_npz
-from harness.quality.images.source import open_images
-from harness.quality.reference import Reference, moments_of
+from ditbench.harness.quality.features import collect
+from ditbench.harness.quality.figures import figures
+from ditbench.harness.quality.images.export import write_images_npz
+from ditbench.harness.quality.images.source import open_images
+from ditbench.harness.quality.reference import Reference, moments_of
 
 SIDE = 256
 

@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.stats.intervals import Estimate, median_interval, paired_ratio_interval
+from ditbench.harness.stats.intervals import Estimate, median_interval, paired_ratio_interval
 from studies.scenario import Rng, Scenario
 
 PLANTED = 1.4

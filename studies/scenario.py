@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.stats.intervals import Estimate
+from ditbench.harness.stats.intervals import Estimate
 
 Rng = np.random.Generator
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from methods.torchvision_shim import ensure_torchvision_importable
+from ditbench.methods.torchvision_shim import ensure_torchvision_importable
 
 State = dict[str, Tensor]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from harness.quality.extractors.dinov2 import Shape, VisionTransformer
+from ditbench.harness.quality.extractors.dinov2 import Shape, VisionTransformer
 from studies.stand_ins import State, inception_state, pictures, randomise, write_inception
 
 __all__ = ["State", "dinov2_state", "inception_state", "pictures", "write_dinov2", "write_inception"]

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.store.records import CellSpec, Failure, Provenance, Quantity, Record
-from harness.store.store import RunStore, write_json
+from ditbench.harness.store.records import CellSpec, Failure, Provenance, Quantity, Record
+from ditbench.harness.store.store import RunStore, write_json
 
 PROTOCOL = "digits-v1-3fa9c2d1"
 MEASUREMENTS = ("flops", "latency", "kernels", "memory", "quality")

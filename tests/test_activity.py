@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-import methods
-from methods.dydit.activity import Activity
-from methods.errors import ConfigError
-from methods.protocols import WorkLedger
+from ditbench import methods
+from ditbench.methods.dydit.activity import Activity
+from ditbench.methods.errors import ConfigError
+from ditbench.methods.protocols import WorkLedger
 
 SIZES = ["dydit-s-2", "dydit-b-2", "dydit-xl-2"]
 SMALL: dict[str, Any] = {

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from harness.store.records import CellSpec, Provenance, Quantity, Record
-from harness.store.store import RunStore, write_json
-from report import adaptation
-from report.adaptation import difference, equal_pairs, groups_of, to_full, verdict
-from report.adaptation_tables import adaptation_table, equal_size_table
-from report.document import write_report
-from report.plots.adaptation import adaptation_picture
-from report.reading import reading_notes
-from report.run_view import load_run
-from report.tables import Table
+from ditbench.harness.store.records import CellSpec, Provenance, Quantity, Record
+from ditbench.harness.store.store import RunStore, write_json
+from ditbench.report import adaptation
+from ditbench.report.adaptation import difference, equal_pairs, groups_of, to_full, verdict
+from ditbench.report.adaptation_tables import adaptation_table, equal_size_table
+from ditbench.report.document import write_report
+from ditbench.report.plots.adaptation import adaptation_picture
+from ditbench.report.reading import reading_notes
+from ditbench.report.run_view import load_run
+from ditbench.report.tables import Table
 
 sys.path.insert(0, str(Path(__file__).parent))
 import report_fixtures as fixtures

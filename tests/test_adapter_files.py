@@ -13,15 +13,15 @@ from safetensors.torch import save_file
 from test_dydit import inputs, one_line
 from test_flexidit import enlivened
 
-import methods
-from methods.conversion import static_shape
-from methods.errors import CheckpointError
-from methods.lora.accounting import accounting
-from methods.lora.files import Origin, added
-from methods.training.recipe import Recipe
-from methods.training.run import run_recipe
-from methods.weights import checkpoint_mismatch, read_state, save_state, sha256_file
-from methods.zoo import checkpoint, manifest
+from ditbench import methods
+from ditbench.methods.conversion import static_shape
+from ditbench.methods.errors import CheckpointError
+from ditbench.methods.lora.accounting import accounting
+from ditbench.methods.lora.files import Origin, added
+from ditbench.methods.training.recipe import Recipe
+from ditbench.methods.training.run import run_recipe
+from ditbench.methods.weights import checkpoint_mismatch, read_state, save_state, sha256_file
+from ditbench.methods.zoo import checkpoint, manifest
 
 ADAPTER: dict[str, Any] = {"rank": 2, "experts": 3, "alpha": 1.0}
 KINDS: dict[str, dict[str, Any]] = {
@@ -263,7 +263,7 @@ def test_training_without_a_base_writes_all(tmp_path):
 
 def test_near_ties_of_magnitude_are_ordered_by_all_of_their_digits():
     """Machines sum in other orders; in float32 two near channels could swap, and adapters would sit on wrong ones."""
-    from methods.dydit.convert import rank_by_magnitude
+    from ditbench.methods.dydit.convert import rank_by_magnitude
 
     model = methods.build("dit-testing")
     with torch.no_grad():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.errors import InputError
+from ditbench.harness.errors import InputError
 from studies.against_diffusers import (
     BOUNDS,
     as_diffusers,

@@ -11,25 +11,25 @@ import torch
 from test_flexidit import SMALL, enlivened, lively
 from test_flexidit_schedule import cell, closed_formula, counts
 
-import methods
+from ditbench import methods
 from ditbench.cli import main
-from harness.errors import InputError
-from harness.measure import latency
-from harness.measure.agreement import measure_agreement
-from harness.measure.count_cell import measure_flops
-from harness.measure.flops import WorkCounter
-from harness.run.cells import LazyCell
-from harness.run.job import Job
-from harness.run.measures import MEASURES
-from harness.run.runner import check_inputs, todo
-from harness.sample.generate import BoundCell, bind, bind_sampler, checkpoint_problem
-from harness.store.store import RunStore
-from harness.suite.load import load_suite
-from harness.suite.plan import make_plan
-from harness.suite.schema import AgreementOptions
-from harness.suite.weights import weights_path
-from methods.protocols import WorkLedger
-from methods.weights import save_state
+from ditbench.harness.errors import InputError
+from ditbench.harness.measure import latency
+from ditbench.harness.measure.agreement import measure_agreement
+from ditbench.harness.measure.count_cell import measure_flops
+from ditbench.harness.measure.flops import WorkCounter
+from ditbench.harness.run.cells import LazyCell
+from ditbench.harness.run.job import Job
+from ditbench.harness.run.measures import MEASURES
+from ditbench.harness.run.runner import check_inputs, todo
+from ditbench.harness.sample.generate import BoundCell, bind, bind_sampler, checkpoint_problem
+from ditbench.harness.store.store import RunStore
+from ditbench.harness.suite.load import load_suite
+from ditbench.harness.suite.plan import make_plan
+from ditbench.harness.suite.schema import AgreementOptions
+from ditbench.harness.suite.weights import weights_path
+from ditbench.methods.protocols import WorkLedger
+from ditbench.methods.weights import save_state
 
 # Agreement
 
@@ -159,7 +159,7 @@ def test_a_cycle_has_one_call_of_each_kind_and_weighs_it_by_its_steps(schedule, 
 
 
 def test_timed_calls_run_as_tuned_for_their_batch_and_a_loop_begins_with_nothing_projected(monkeypatch):
-    import methods.flexidit.model as module
+    import ditbench.methods.flexidit.model as module
 
     bound, projected, real = bound_cell("3/1", 2.0), [], module.project_embedding
     monkeypatch.setattr(module, "project_embedding", lambda w, size: projected.append(size) or real(w, size))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from methods.registry import methods
+from ditbench.methods.registry import methods
 
 ROOT = Path(__file__).parent.parent
 FORBIDDEN = {

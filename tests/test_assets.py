@@ -15,9 +15,9 @@ import pytest
 
 from ditbench import doctor
 from ditbench.cli import main
-from harness.assets import KNOWN, AssetStatus, digest_of, load_assets, require, status, verified
-from harness.errors import InputError
-from methods.torchvision_shim import ensure_torchvision_importable
+from ditbench.harness.assets import KNOWN, AssetStatus, digest_of, load_assets, require, status, verified
+from ditbench.harness.errors import InputError
+from ditbench.methods.torchvision_shim import ensure_torchvision_importable
 
 WEIGHTS = b"stand-in for the weights of an extractor"
 
@@ -488,7 +488,7 @@ def test_looking_assets_up_never_imports_torch() -> None:
     Path("x.pth").write_bytes(WEIGHTS)
     configure(reference("x.pth"))
     code = (
-        "import sys; from harness.assets import load_assets, require, status, verified\n"
+        "import sys; from ditbench.harness.assets import load_assets, require, status, verified\n"
         "load_assets(); status(); verified(require('mine', 'a test')); import ditbench.doctor\n"
         "heavy = {'torch', 'numpy', 'scipy', 'torchvision'} & set(sys.modules); assert not heavy, heavy"
     )

@@ -13,32 +13,32 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ditbench.scoring import export_samples
-from harness.errors import InputError
-from harness.measure.decode import count_decoder, measure_decode
-from harness.quality import evaluate
-from harness.quality.evaluate import SeedBlock, score
-from harness.quality.images.decoded import DecodedImages
-from harness.quality.images.quantise import quantise
-from harness.quality.images.source import ArrayImages
-from harness.quality.paired import pair
-from harness.quality.reference import _of_images
-from harness.sample.decode import PictureDecoder, bind_decoder, decode_shards, decoded_folder, windows
-from harness.sample.making import NotFiniteError
-from harness.sample.shards import Shard, write_shard
-from harness.store.records import CellSpec, DecoderSpec, Provenance, Quantity, Record
-from harness.store.store import RunStore
-from harness.suite.identity import samples_identity
-from harness.suite.load import load_suite
-from harness.suite.plan import make_plan
-from harness.suite.schema import DecodeOptions, QualityOptions
-from harness.suite.weights import sha256_of
-from methods.errors import CheckpointError, ConfigError
-from methods.latent import autoencoder
-from methods.latent.autoencoder import SD_CONFIG, LatentDecoder, load_decoder, make_autoencoder_files
-from methods.torchvision_shim import ensure_torchvision_importable
-from report.decode_table import decode_table
-from report.run_view import Row, RunView
+from ditbench.cli.scoring import export_samples
+from ditbench.harness.errors import InputError
+from ditbench.harness.measure.decode import count_decoder, measure_decode
+from ditbench.harness.quality import evaluate
+from ditbench.harness.quality.evaluate import SeedBlock, score
+from ditbench.harness.quality.images.decoded import DecodedImages
+from ditbench.harness.quality.images.quantise import quantise
+from ditbench.harness.quality.images.source import ArrayImages
+from ditbench.harness.quality.paired import pair
+from ditbench.harness.quality.reference import _of_images
+from ditbench.harness.sample.decode import PictureDecoder, bind_decoder, decode_shards, decoded_folder, windows
+from ditbench.harness.sample.making import NotFiniteError
+from ditbench.harness.sample.shards import Shard, write_shard
+from ditbench.harness.store.records import CellSpec, DecoderSpec, Provenance, Quantity, Record
+from ditbench.harness.store.store import RunStore
+from ditbench.harness.suite.identity import samples_identity
+from ditbench.harness.suite.load import load_suite
+from ditbench.harness.suite.plan import make_plan
+from ditbench.harness.suite.schema import DecodeOptions, QualityOptions
+from ditbench.harness.suite.weights import sha256_of
+from ditbench.methods.errors import CheckpointError, ConfigError
+from ditbench.methods.latent import autoencoder
+from ditbench.methods.latent.autoencoder import SD_CONFIG, LatentDecoder, load_decoder, make_autoencoder_files
+from ditbench.methods.torchvision_shim import ensure_torchvision_importable
+from ditbench.report.decode_table import decode_table
+from ditbench.report.run_view import Row, RunView
 
 ensure_torchvision_importable()
 from diffusers import AutoencoderKL  # noqa: E402

@@ -11,8 +11,8 @@ from commands import ditbench
 from PIL import Image
 from safetensors.torch import save_file
 
-import methods
-from harness.suite.schema import MEASUREMENTS
+from ditbench import methods
+from ditbench.harness.suite.schema import MEASUREMENTS
 
 HEAD = "suite: s\ncells:\n"
 CELL = "  - {name: a, method: dit-testing}\n"

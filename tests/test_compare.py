@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ditbench.compare import show_compare
-from harness.compare.comparison import Compared, compare
-from harness.compare.runs import open_sides
-from harness.compare.thresholds import parse_threshold
-from harness.errors import InputError
-from harness.quality.frechet import frechet_from_features
-from harness.stats.compare import (
+from ditbench.cli.compare import show_compare
+from ditbench.harness.compare.comparison import Compared, compare
+from ditbench.harness.compare.runs import open_sides
+from ditbench.harness.compare.thresholds import parse_threshold
+from ditbench.harness.errors import InputError
+from ditbench.harness.quality.frechet import frechet_from_features
+from ditbench.harness.stats.compare import (
     Change,
     Draws,
     Spread,
@@ -39,9 +39,9 @@ from harness.stats.compare import (
     spread_of,
     unpaired,
 )
-from harness.stats.intervals import Estimate, jackknife_interval, proportion_interval
-from harness.store.records import CellSpec, Failure, Provenance, Quantity, Record
-from harness.store.store import RunStore, write_json
+from ditbench.harness.stats.intervals import Estimate, jackknife_interval, proportion_interval
+from ditbench.harness.store.records import CellSpec, Failure, Provenance, Quantity, Record
+from ditbench.harness.store.store import RunStore, write_json
 
 ROOT = Path(__file__).parent.parent
 QUICK = ROOT / "results" / "quick-cpu"
@@ -734,7 +734,7 @@ def test_the_table_cuts_no_name_and_keeps_to_its_width(tmp_path, capsys) -> None
 
 def test_comparing_never_imports_torch(runs) -> None:
     code = (
-        "import sys; from ditbench.compare import show_compare\n"
+        "import sys; from ditbench.cli.compare import show_compare\n"
         f"show_compare({runs[0]!r}, {runs[1]!r}, ['frechet>+5%'], True)\n"
         "sys.exit('torch' in sys.modules)"
     )

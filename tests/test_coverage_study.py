@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.quality.frechet import frechet_distance
-from harness.stats.intervals import Estimate
+from ditbench.harness.quality.frechet import frechet_distance
+from ditbench.harness.stats.intervals import Estimate
 from studies import coverage, distances, laws
 from studies.coverage import BAND, BEGIN, GROUPS, HEADER, Coverage, cover, written
 from studies.distances import distance

@@ -12,25 +12,25 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from harness.errors import InputError
-from harness.measure import nvml
-from harness.measure.compare_times import measure_latency
-from harness.measure.conditions import throttled, timing_conditions
-from harness.measure.energy import PackageCounter, measure_energy
-from harness.measure.latency import sample_call, step_call
-from harness.measure.memory import measure_memory
-from harness.measure.nvml import Gpu, NotAvailableError, Nvml, gpu_state, parse_table, reasons
-from harness.sample.execution import Execution, graph_problem, tf32
-from harness.sample.generate import BoundCell, bind, checkpoint_problem
-from harness.sample.graphs import CaptureError, Graphs, NoKernelError, Recorded, tensors_read
-from harness.store.records import CellSpec, Provenance, Quantity, Record
-from harness.suite.load import load_suite
-from harness.suite.plan import Plan, make_plan
-from harness.suite.schema import EnergyOptions, LatencyOptions, MemoryOptions
-from report.detail_tables import timing_table
-from report.energy_table import energy_table
-from report.run_view import Row, RunView
-from report.tables import Table
+from ditbench.harness.errors import InputError
+from ditbench.harness.measure import nvml
+from ditbench.harness.measure.compare_times import measure_latency
+from ditbench.harness.measure.conditions import throttled, timing_conditions
+from ditbench.harness.measure.energy import PackageCounter, measure_energy
+from ditbench.harness.measure.latency import sample_call, step_call
+from ditbench.harness.measure.memory import measure_memory
+from ditbench.harness.measure.nvml import Gpu, NotAvailableError, Nvml, gpu_state, parse_table, reasons
+from ditbench.harness.sample.execution import Execution, graph_problem, tf32
+from ditbench.harness.sample.generate import BoundCell, bind, checkpoint_problem
+from ditbench.harness.sample.graphs import CaptureError, Graphs, NoKernelError, Recorded, tensors_read
+from ditbench.harness.store.records import CellSpec, Provenance, Quantity, Record
+from ditbench.harness.suite.load import load_suite
+from ditbench.harness.suite.plan import Plan, make_plan
+from ditbench.harness.suite.schema import EnergyOptions, LatencyOptions, MemoryOptions
+from ditbench.report.detail_tables import timing_table
+from ditbench.report.energy_table import energy_table
+from ditbench.report.run_view import Row, RunView
+from ditbench.report.tables import Table
 
 QUICK = LatencyOptions(batch=2, budget_s=0.1, warmup_s=0.0)
 
@@ -241,7 +241,7 @@ def test_what_is_forgotten_is_captured_anew_and_what_capturing_takes_is_told():
 
 
 def test_a_ledger_sees_every_call_of_a_graphed_cell():
-    from methods.protocols import WorkLedger
+    from ditbench.methods.protocols import WorkLedger
 
     cell, ledger = graphed()[0], WorkLedger()
     cell.generate(range(2), ledger)
@@ -356,7 +356,7 @@ def energy(clock: Clock, monkeypatch, watts=lambda loop: 100.0, **options: float
         clock.spent += watts(len(loops)) * clock.loop_s
         return torch.zeros(1)
 
-    monkeypatch.setattr("harness.measure.energy.sample_call", lambda cell, batch: call)
+    monkeypatch.setattr("ditbench.harness.measure.energy.sample_call", lambda cell, batch: call)
     chosen = EnergyOptions(batch=4, **options)
     return measure_energy(bind(spec(), None), chosen, lambda device: clock, clock, clock.sleep), loops
 
@@ -537,8 +537,8 @@ def test_heat_and_power_brakes_at_either_end_throttle_and_a_power_cap_does_not(s
 
 
 def test_conditions_name_what_the_cell_asked_for(monkeypatch):
-    monkeypatch.setattr("harness.measure.conditions.torch_gpu", lambda: Gpu("GPU-aaaa", ""))
-    monkeypatch.setattr("harness.measure.conditions.gpu_state", lambda gpu: gpu_state(gpu, FakeNvml()))
+    monkeypatch.setattr("ditbench.harness.measure.conditions.torch_gpu", lambda: Gpu("GPU-aaaa", ""))
+    monkeypatch.setattr("ditbench.harness.measure.conditions.gpu_state", lambda gpu: gpu_state(gpu, FakeNvml()))
     found = timing_conditions("cuda", spec(dtype="tf32", device="cuda", attention="cudnn"))
     assert found["tf32"] is True and found["attention"].endswith("cudnn only") and "cudnn" in found
     assert timing_conditions("cuda", spec(device="cuda"))["tf32"] is False

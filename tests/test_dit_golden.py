@@ -9,13 +9,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-import methods
-from methods.diffusion.ddim import DDIM
-from methods.diffusion.ddpm import DDPM
-from methods.diffusion.guidance import GuidanceRule, GuidedDenoiser, combine
-from methods.diffusion.loss import HybridLoss
-from methods.diffusion.sampler import SamplerOptions
-from methods.diffusion.schedules import noise_schedule
+from ditbench import methods
+from ditbench.methods.diffusion.ddim import DDIM
+from ditbench.methods.diffusion.ddpm import DDPM
+from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser, combine
+from ditbench.methods.diffusion.loss import HybridLoss
+from ditbench.methods.diffusion.sampler import SamplerOptions
+from ditbench.methods.diffusion.schedules import noise_schedule
 
 GOLDEN = Path(__file__).parent / "golden"
 

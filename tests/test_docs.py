@@ -6,15 +6,15 @@ from pathlib import Path
 import yaml
 from commands import ditbench
 
-from harness.store.store import RunStore
-from harness.suite.load import load_suite
-from harness.suite.plan import make_plan
+from ditbench.harness.store.store import RunStore
+from ditbench.harness.suite.load import load_suite
+from ditbench.harness.suite.plan import make_plan
 
 ROOT = Path(__file__).parent.parent
 
 
 def test_the_suite_in_the_documentation_plans(tmp_path):
-    text = (ROOT / "docs" / "suites.md").read_text()
+    text = (ROOT / "docs" / "ditbench.suites.md").read_text()
     block = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert block is not None
     (tmp_path / "s.yaml").write_text(block.group(1))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from commands import environment
 
-from harness.assets import load_assets, status, verified
+from ditbench.harness.assets import load_assets, status, verified
 from studies.dry_road import PICTURES, waited_for, write_stand_ins
 
 pytestmark = pytest.mark.slow

@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import methods
-from harness.measure.flops import WorkCounter, count_module
-from harness.sample.generate import checkpoint_problem
-from harness.store.records import CellSpec
-from methods.backbones.layers import timestep_embedding
-from methods.diffusion.flow import Euler, EulerMaruyama, Heun
-from methods.diffusion.sampler import SamplerOptions
-from methods.diffusion.schedules import timestep_map
-from methods.errors import CheckpointError, ConfigError
-from methods.protocols import StepPlan, WorkLedger
-from methods.registry import UnknownNameError
-from methods.weights import randomise, save_state
+from ditbench import methods
+from ditbench.harness.measure.flops import WorkCounter, count_module
+from ditbench.harness.sample.generate import checkpoint_problem
+from ditbench.harness.store.records import CellSpec
+from ditbench.methods.backbones.layers import timestep_embedding
+from ditbench.methods.diffusion.flow import Euler, EulerMaruyama, Heun
+from ditbench.methods.diffusion.sampler import SamplerOptions
+from ditbench.methods.diffusion.schedules import timestep_map
+from ditbench.methods.errors import CheckpointError, ConfigError
+from ditbench.methods.protocols import StepPlan, WorkLedger
+from ditbench.methods.registry import UnknownNameError
+from ditbench.methods.weights import randomise, save_state
 
 SMALL: dict[str, Any] = {
     "input_size": 8,
@@ -742,7 +742,7 @@ def test_slices_are_reused_across_equal_plans():
 
 def test_a_second_sampling_loop_slices_nothing(monkeypatch):
     model, (x, t, y), made = vivid(), at_one_time(2, 0), []
-    import methods.dydit.model as module
+    import ditbench.methods.dydit.model as module
 
     for name in ("slice_attention", "slice_mlp"):
         real = getattr(module, name)

@@ -8,8 +8,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-import methods
-from methods.protocols import WorkLedger
+from ditbench import methods
+from ditbench.methods.protocols import WorkLedger
 
 GOLDEN = Path(__file__).parent / "golden" / "dydit.safetensors"
 

@@ -11,20 +11,20 @@ import torch
 from test_dydit import both_backbones, told
 from torch import Tensor
 
-import methods
-import methods.training.run as run_module
-from methods.diffusion.process import stratified_timesteps
-from methods.dydit.activity import BlockCost
-from methods.dydit.block import Masks
-from methods.dydit.loss import active_share, flops_loss, target_at
-from methods.dydit.routers import TokenRouter, WidthRouter, hard_sigmoid_sample
-from methods.errors import CheckpointError, ConfigError
-from methods.training.data.digits import digits
-from methods.training.loop import step_generator
-from methods.training.objectives import dynamic_denoising
-from methods.training.recipe import Recipe
-from methods.training.run import run_recipe
-from methods.weights import randomise, read_state, save_state
+import ditbench.methods.training.run as run_module
+from ditbench import methods
+from ditbench.methods.diffusion.process import stratified_timesteps
+from ditbench.methods.dydit.activity import BlockCost
+from ditbench.methods.dydit.block import Masks
+from ditbench.methods.dydit.loss import active_share, flops_loss, target_at
+from ditbench.methods.dydit.routers import TokenRouter, WidthRouter, hard_sigmoid_sample
+from ditbench.methods.errors import CheckpointError, ConfigError
+from ditbench.methods.training.data.digits import digits
+from ditbench.methods.training.loop import step_generator
+from ditbench.methods.training.objectives import dynamic_denoising
+from ditbench.methods.training.recipe import Recipe
+from ditbench.methods.training.run import run_recipe
+from ditbench.methods.weights import randomise, read_state, save_state
 
 
 def recipe(dynamic: dict[str, Any] | None = None, **fields: Any) -> Recipe:

@@ -8,21 +8,21 @@ import pytest
 import torch
 from commands import ditbench
 
-import methods
-from harness.errors import InputError
-from harness.measure import latency
-from harness.measure.count_cell import measure_flops
-from harness.measure.flops import WorkCounter, count_steps
-from harness.measure.kernels import measure_kernels
-from harness.measure.memory import measure_memory
-from harness.sample.generate import bind
-from harness.store.records import CellSpec
-from harness.suite.load import load_suite
-from harness.suite.plan import make_plan
-from harness.suite.schema import FlopsOptions, KernelsOptions, MemoryOptions
-from methods.diffusion.guidance import GuidanceRule
-from methods.protocols import WorkLedger
-from methods.weights import randomise, save_state
+from ditbench import methods
+from ditbench.harness.errors import InputError
+from ditbench.harness.measure import latency
+from ditbench.harness.measure.count_cell import measure_flops
+from ditbench.harness.measure.flops import WorkCounter, count_steps
+from ditbench.harness.measure.kernels import measure_kernels
+from ditbench.harness.measure.memory import measure_memory
+from ditbench.harness.sample.generate import bind
+from ditbench.harness.store.records import CellSpec
+from ditbench.harness.suite.load import load_suite
+from ditbench.harness.suite.plan import make_plan
+from ditbench.harness.suite.schema import FlopsOptions, KernelsOptions, MemoryOptions
+from ditbench.methods.diffusion.guidance import GuidanceRule
+from ditbench.methods.protocols import WorkLedger
+from ditbench.methods.weights import randomise, save_state
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_guidance_plans_a_step_once_for_both_sequences():
 
 def test_a_timed_loop_plans_and_slices_inside_the_clock_and_steps_reuse(checkpoint, monkeypatch):
     bound, made = bind(cell(), checkpoint), []
-    import methods.dydit.model as module
+    import ditbench.methods.dydit.model as module
 
     real = module.slice_attention
     monkeypatch.setattr(module, "slice_attention", lambda *given: made.append(given) or real(*given))

@@ -12,22 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.store.records import Quantity
-from harness.store.store import RunStore
-from report.activity import activity_of, is_dynamic, mean_share
-from report.delivered_table import delivered_table, excess_time, lost_time_table
-from report.detail_tables import operators_table, timing_table
-from report.document import ReportFiles, write_report
-from report.plots.activity import MOST_ROWS, activity_picture
-from report.plots.kernels import kernels_picture
-from report.plots.profile import profile_picture
-from report.plots.token_maps import MOST_CELLS, token_map_pictures
-from report.reading import reading_notes
-from report.result_tables import cost_table, tag_of
-from report.run_view import Row, RunView, load_run
-from report.summary import summary
-from report.table_formats import to_markdown
-from report.tables import Table
+from ditbench.harness.store.records import Quantity
+from ditbench.harness.store.store import RunStore
+from ditbench.report.activity import activity_of, is_dynamic, mean_share
+from ditbench.report.delivered_table import delivered_table, excess_time, lost_time_table
+from ditbench.report.detail_tables import operators_table, timing_table
+from ditbench.report.document import ReportFiles, write_report
+from ditbench.report.plots.activity import MOST_ROWS, activity_picture
+from ditbench.report.plots.kernels import kernels_picture
+from ditbench.report.plots.profile import profile_picture
+from ditbench.report.plots.token_maps import MOST_CELLS, token_map_pictures
+from ditbench.report.reading import reading_notes
+from ditbench.report.result_tables import cost_table, tag_of
+from ditbench.report.run_view import Row, RunView, load_run
+from ditbench.report.summary import summary
+from ditbench.report.table_formats import to_markdown
+from ditbench.report.tables import Table
 
 sys.path.insert(0, str(Path(__file__).parent))
 import report_fixtures as fixtures

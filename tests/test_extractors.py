@@ -22,16 +22,22 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from harness.errors import InputError
-from harness.quality.extractors.dinov2 import Dinov2Extractor, Shape, VisionTransformer, dinov2, resampled_positions
-from harness.quality.extractors.extractor import Extractor
-from harness.quality.extractors.inception import InceptionExtractor, adm_inception, clean_inception
-from harness.quality.extractors.resize import bicubic, bicubic_8bit, rgb
-from harness.quality.frechet import frechet_from_features
-from harness.quality.inception_score import inception_score
-from harness.quality.kernel import kernel_distance
-from harness.quality.neighbours import neighbour_metrics
-from methods.torchvision_shim import ensure_torchvision_importable
+from ditbench.harness.errors import InputError
+from ditbench.harness.quality.extractors.dinov2 import (
+    Dinov2Extractor,
+    Shape,
+    VisionTransformer,
+    dinov2,
+    resampled_positions,
+)
+from ditbench.harness.quality.extractors.extractor import Extractor
+from ditbench.harness.quality.extractors.inception import InceptionExtractor, adm_inception, clean_inception
+from ditbench.harness.quality.extractors.resize import bicubic, bicubic_8bit, rgb
+from ditbench.harness.quality.frechet import frechet_from_features
+from ditbench.harness.quality.inception_score import inception_score
+from ditbench.harness.quality.kernel import kernel_distance
+from ditbench.harness.quality.neighbours import neighbour_metrics
+from ditbench.methods.torchvision_shim import ensure_torchvision_importable
 
 SHA256 = "0" * 64
 CPU = torch.device("cpu")

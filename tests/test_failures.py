@@ -16,21 +16,21 @@ import torch
 from commands import environment
 from safetensors.torch import save_file
 
-import methods
-from harness.errors import InputError, StoreError
-from harness.run.launch import make_in_ranks
-from harness.run.runner import check_inputs
-from harness.sample.decode import bind_decoder
-from harness.sample.generate import bind
-from harness.sample.making import make_pieces
-from harness.sample.order import Order, check_whole
-from harness.sample.shards import Shard, write_shard
-from harness.store.failures import FailedError, failure_of
-from harness.store.records import CellSpec, DecoderSpec
-from harness.store.store import remove_temporary, write_atomic
-from harness.suite.load import load_suite
-from harness.suite.plan import make_plan
-from methods.latent.autoencoder import make_autoencoder_files
+from ditbench import methods
+from ditbench.harness.errors import InputError, StoreError
+from ditbench.harness.run.launch import make_in_ranks
+from ditbench.harness.run.runner import check_inputs
+from ditbench.harness.sample.decode import bind_decoder
+from ditbench.harness.sample.generate import bind
+from ditbench.harness.sample.making import make_pieces
+from ditbench.harness.sample.order import Order, check_whole
+from ditbench.harness.sample.shards import Shard, write_shard
+from ditbench.harness.store.failures import FailedError, failure_of
+from ditbench.harness.store.records import CellSpec, DecoderSpec
+from ditbench.harness.store.store import remove_temporary, write_atomic
+from ditbench.harness.suite.load import load_suite
+from ditbench.harness.suite.plan import make_plan
+from ditbench.methods.latent.autoencoder import make_autoencoder_files
 
 # A disk that takes nothing more ------------------------------------------------------------------------
 
@@ -73,8 +73,8 @@ def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
 FULL_DISK = """
 import sys
 from pathlib import Path
-from harness.errors import StoreError
-from harness.store.store import write_atomic
+from ditbench.harness.errors import StoreError
+from ditbench.harness.store.store import write_atomic
 folder = Path(sys.argv[1])
 for number in range(3):
     write_atomic(folder / f"{number}.npz", bytes(256 << 10))
@@ -114,7 +114,7 @@ cells:
 NO_SPACE = """
 import errno, os, sys
 from ditbench.cli import main
-from harness.store.store import RunStore
+from ditbench.harness.store.store import RunStore
 commit = RunStore.commit
 def full(store, record):
     if record.spec.cell == "two":
@@ -202,7 +202,7 @@ def test_a_bad_checkpoint_is_named_with_its_place_in_the_suite_before_anything_r
     (tmp_path / "suite.yaml").write_text(CHECKPOINTS.format(weights=name))
 
     def planned():
-        from harness.suite.waiting import refuse_waiting
+        from ditbench.harness.suite.waiting import refuse_waiting
 
         plan = make_plan(load_suite(str(tmp_path / "suite.yaml")))
         refuse_waiting(plan)
@@ -316,7 +316,7 @@ def test_a_kill_while_decoding_loses_no_finished_picture_and_changes_none(tmp_pa
     while disturbed.made()[0] < 7 and running.is_alive():  # six shards and a picture
         time.sleep(0.002)
     for process in psutil.Process().children(recursive=True):
-        if "harness.sample.ranks" in process.cmdline():
+        if "ditbench.harness.sample.ranks" in process.cmdline():
             process.kill()
     running.join(60)
     assert failures and failures[0].startswith("rank 0 of 1 was ended by SIGKILL"), "it was over before the kill"

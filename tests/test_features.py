@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness.quality.features import FeatureCache, block_edges, collect, feature_key, merged
-from harness.quality.images.source import ArrayImages
+from ditbench.harness.quality.features import FeatureCache, block_edges, collect, feature_key, merged
+from ditbench.harness.quality.images.source import ArrayImages
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from test_dydit import Recorder, Whole, agree, both_backbones, inputs
 
-import methods
-import methods.flexidit.model as model_module
-from harness.measure.flops import WorkCounter, count_module
-from methods.flexidit.patching import bilinear, embedding_matrix, head_matrix, lift_head, project_embedding
-from methods.protocols import StepPlan, WorkLedger
-from methods.weights import randomise
+import ditbench.methods.flexidit.model as model_module
+from ditbench import methods
+from ditbench.harness.measure.flops import WorkCounter, count_module
+from ditbench.methods.flexidit.patching import bilinear, embedding_matrix, head_matrix, lift_head, project_embedding
+from ditbench.methods.protocols import StepPlan, WorkLedger
+from ditbench.methods.weights import randomise
 
 SMALL: dict[str, Any] = {
     **{"input_size": 16, "patch_size": 2, "in_channels": 1, "num_classes": 10},

@@ -8,13 +8,13 @@ from test_dydit import agree, both_backbones, told
 from test_flexidit import lively
 from torch import nn
 
-from harness.measure.flops import WorkCounter, count_module
-from harness.sample.generate import BoundCell, bind_sampler
-from harness.store.records import CellSpec
-from methods.diffusion.guidance import GuidanceRule, GuidedDenoiser, weak_scale
-from methods.flexidit import packing
-from methods.flexidit.packing import LAYOUTS, run_pair
-from methods.protocols import StepPlan, WorkLedger
+from ditbench.harness.measure.flops import WorkCounter, count_module
+from ditbench.harness.sample.generate import BoundCell, bind_sampler
+from ditbench.harness.store.records import CellSpec
+from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser, weak_scale
+from ditbench.methods.flexidit import packing
+from ditbench.methods.flexidit.packing import LAYOUTS, run_pair
+from ditbench.methods.protocols import StepPlan, WorkLedger
 
 MIXED = StepPlan(500.0, patch=2, guide=4)
 

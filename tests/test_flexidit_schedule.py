@@ -9,16 +9,16 @@ import torch
 from test_dydit import one_line
 from test_flexidit import SMALL, given
 
-import methods
-from harness.measure.count_cell import measure_flops
-from harness.measure.flops import WorkCounter
-from harness.sample.generate import bind, checkpoint_problem
-from harness.store.records import CellSpec
-from methods.diffusion.flow import Euler, Heun
-from methods.diffusion.guidance import combine
-from methods.errors import ConfigError
-from methods.flexidit.schedule import Schedule
-from methods.protocols import StepPlan, WorkLedger
+from ditbench import methods
+from ditbench.harness.measure.count_cell import measure_flops
+from ditbench.harness.measure.flops import WorkCounter
+from ditbench.harness.sample.generate import bind, checkpoint_problem
+from ditbench.harness.store.records import CellSpec
+from ditbench.methods.diffusion.flow import Euler, Heun
+from ditbench.methods.diffusion.guidance import combine
+from ditbench.methods.errors import ConfigError
+from ditbench.methods.flexidit.schedule import Schedule
+from ditbench.methods.protocols import StepPlan, WorkLedger
 
 
 def cell(schedule: Any = None, scale: float = 1.0, steps: int = 10, **fields: Any) -> CellSpec:

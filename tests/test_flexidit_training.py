@@ -13,16 +13,16 @@ from test_dydit import both_backbones
 from test_flexidit import enlivened
 from torch import Tensor
 
-import methods
-import methods.training.flexible as flexible_module
-import methods.training.loop as loop_module
-from methods.errors import ConfigError
-from methods.training.data.digits import digits
-from methods.training.flexible import flexible_denoising, matching_loss, squared_mmd
-from methods.training.loop import learning_rate, step_generator
-from methods.training.recipe import MatchingRecipe, Recipe
-from methods.training.run import run_recipe
-from methods.weights import read_state, save_state
+import ditbench.methods.training.flexible as flexible_module
+import ditbench.methods.training.loop as loop_module
+from ditbench import methods
+from ditbench.methods.errors import ConfigError
+from ditbench.methods.training.data.digits import digits
+from ditbench.methods.training.flexible import flexible_denoising, matching_loss, squared_mmd
+from ditbench.methods.training.loop import learning_rate, step_generator
+from ditbench.methods.training.recipe import MatchingRecipe, Recipe
+from ditbench.methods.training.run import run_recipe
+from ditbench.methods.weights import read_state, save_state
 
 DISTILLING: dict[str, Any] = {"objective": "distillation", "probabilities": {4: 1.0}}
 LORA: dict[str, Any] = {"config": {"recipe": "lora", "adapter": {"rank": 4}}}

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-import methods
-from harness.measure.flops import UncountedOperatorError, WorkCounter, count_module, count_steps
-from methods.backbones.dit import DiTConfig
-from methods.diffusion.ddim import DDIM
-from methods.diffusion.guidance import GuidanceRule, GuidedDenoiser
-from methods.protocols import WorkLedger
+from ditbench import methods
+from ditbench.harness.measure.flops import UncountedOperatorError, WorkCounter, count_module, count_steps
+from ditbench.methods.backbones.dit import DiTConfig
+from ditbench.methods.diffusion.ddim import DDIM
+from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser
+from ditbench.methods.protocols import WorkLedger
 
 # Published by the DiT paper, Table 4 of arXiv 2212.09748, re-derived: GMAC without layer norm, to four decimals.
 MACS = {

@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch import Tensor
 
-import methods
-from methods.diffusion.flow import Dopri5, Euler, EulerMaruyama, FlowSampler, Heun
-from methods.diffusion.guidance import GuidanceRule, GuidedDenoiser
-from methods.diffusion.process import Diffusion, FlowMatching, process_of
-from methods.diffusion.sampler import SamplerOptions
-from methods.errors import ConfigError
-from methods.protocols import WorkLedger
+from ditbench import methods
+from ditbench.methods.diffusion.flow import Dopri5, Euler, EulerMaruyama, FlowSampler, Heun
+from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser
+from ditbench.methods.diffusion.process import Diffusion, FlowMatching, process_of
+from ditbench.methods.diffusion.sampler import SamplerOptions
+from ditbench.methods.errors import ConfigError
+from ditbench.methods.protocols import WorkLedger
 
 PATHS = [FlowMatching("linear"), FlowMatching("cosine")]
 TIMES = [0.0, 0.01, 0.3, 0.5, 0.77, 0.99]

@@ -13,31 +13,31 @@ from typing import Any
 import pytest
 import torch
 
-import methods
-from ditbench.plan import estimate, show_plan
-from ditbench.plan_table import duration, size
-from harness.errors import InputError
-from harness.measure import forecast
-from harness.measure.forecast import Calibration, PerImage, Rate, clock_seconds, median_seconds
-from harness.measure.workload import DIMS, picture_shape, wanted_options, workloads
-from harness.quality.extractors.digits import DigitExtractor
-from harness.quality.extractors.inception import _SPATIAL_CHANNELS
-from harness.quality.features import FeatureCache, collect
-from harness.quality.images.source import ShardImages
-from harness.run.runner import run, todo
-from harness.sample import decode
-from harness.sample.decode import bind_decoder, decode_shards, decoded_folder
-from harness.sample.generate import bind
-from harness.sample.making import generate_shards
-from harness.store.records import DecoderSpec, Provenance, Quantity, Record
-from harness.store.store import RunStore
-from harness.suite.identity import samples_identity
-from harness.suite.load import load_suite
-from harness.suite.plan import Plan, make_plan
-from harness.suite.waiting import glob_of, refuse_waiting
-from harness.suite.weights import weights_digest, weights_path
-from methods.latent.autoencoder import make_autoencoder_files
-from methods.weights import save_state
+from ditbench import methods
+from ditbench.cli.plan import estimate, show_plan
+from ditbench.cli.plan_table import duration, size
+from ditbench.harness.errors import InputError
+from ditbench.harness.measure import forecast
+from ditbench.harness.measure.forecast import Calibration, PerImage, Rate, clock_seconds, median_seconds
+from ditbench.harness.measure.workload import DIMS, picture_shape, wanted_options, workloads
+from ditbench.harness.quality.extractors.digits import DigitExtractor
+from ditbench.harness.quality.extractors.inception import _SPATIAL_CHANNELS
+from ditbench.harness.quality.features import FeatureCache, collect
+from ditbench.harness.quality.images.source import ShardImages
+from ditbench.harness.run.runner import run, todo
+from ditbench.harness.sample import decode
+from ditbench.harness.sample.decode import bind_decoder, decode_shards, decoded_folder
+from ditbench.harness.sample.generate import bind
+from ditbench.harness.sample.making import generate_shards
+from ditbench.harness.store.records import DecoderSpec, Provenance, Quantity, Record
+from ditbench.harness.store.store import RunStore
+from ditbench.harness.suite.identity import samples_identity
+from ditbench.harness.suite.load import load_suite
+from ditbench.harness.suite.plan import Plan, make_plan
+from ditbench.harness.suite.waiting import glob_of, refuse_waiting
+from ditbench.harness.suite.weights import weights_digest, weights_path
+from ditbench.methods.latent.autoencoder import make_autoencoder_files
+from ditbench.methods.weights import save_state
 
 HEAD = "suite: s\ndefaults: {method: dit-testing, sampler: ddim, steps: 3}\n"
 
@@ -229,7 +229,7 @@ def test_a_full_disk_is_told_before_the_run(
 ) -> None:
     (tmp_path / "s.yaml").write_text(QUALITY)
     for free, told in ((10**4, True), (10**9, False)):
-        monkeypatch.setattr("ditbench.plan._free", lambda folder, free=free: free)
+        monkeypatch.setattr("ditbench.cli.plan._free", lambda folder, free=free: free)
         show_plan(str(tmp_path / "s.yaml"), tmp_path / "run", None, None, None, False, timing=False)
         assert ("does not fit on the disk" in capsys.readouterr().out) == told
 
@@ -293,7 +293,7 @@ def test_a_run_refuses_a_chosen_cell_that_waits_before_anything_and_tells_the_on
 
 
 def test_a_run_of_other_cells_runs_and_its_report_says_what_waits(tmp_path: Path) -> None:
-    from ditbench.run import report_folder
+    from ditbench.cli.run import report_folder
 
     (tmp_path / "s.yaml").write_text(WAITING.replace("baseline: tiny", "baseline: big"))
     loaded = load_suite(tmp_path / "s.yaml")
@@ -383,7 +383,7 @@ def test_planning_what_is_all_cached_imports_no_torch(tmp_path: Path) -> None:
         )  # fmt: skip
         store.commit(record)
     code = (
-        "import sys; from pathlib import Path; from ditbench.plan import show_plan;"
+        "import sys; from pathlib import Path; from ditbench.cli.plan import show_plan;"
         f"show_plan({str(suite)!r}, Path({str(tmp_path / 'run')!r}), None, None, None, False, timing=False);"
         "print('torch' in sys.modules)"
     )

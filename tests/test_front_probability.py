@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm, t
 
-from harness.stats.front_probability import (
+from ditbench.harness.stats.front_probability import (
     Uncertain,
     UncertainPoint,
     front_probability,
@@ -20,10 +20,10 @@ from harness.stats.front_probability import (
     of_leave_one_out,
     of_repeats,
 )
-from harness.stats.intervals import jackknife_interval
-from harness.stats.pareto import Point, pareto_front
-from harness.store.store import RunStore
-from report.fronts import (
+from ditbench.harness.stats.intervals import jackknife_interval
+from ditbench.harness.stats.pareto import Point, pareto_front
+from ditbench.harness.store.store import RunStore
+from ditbench.report.fronts import (
     FrontProbabilities,
     about_fronts,
     front_certainty,
@@ -32,7 +32,7 @@ from report.fronts import (
     percent,
     unsettled,
 )
-from report.run_view import RunView, load_run
+from ditbench.report.run_view import RunView, load_run
 
 sys.path.insert(0, str(Path(__file__).parent))
 import report_fixtures as fixtures

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.measure.count_cell import measure_flops
-from harness.sample.generate import bind
-from harness.store.records import CellSpec
+from ditbench.harness.measure.count_cell import measure_flops
+from ditbench.harness.sample.generate import bind
+from ditbench.harness.store.records import CellSpec
 
 PARAMETERS = 675_129_632
 ROUNDING = 4e-2

@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness.errors import InputError
-from harness.quality.images.export import write_images_npz, write_png_folder
-from harness.quality.images.folder import natural_key
-from harness.quality.images.npz import npz_names, read_arrays
-from harness.quality.images.quantise import quantise
-from harness.quality.images.source import (
+from ditbench.harness.errors import InputError
+from ditbench.harness.quality.images.export import write_images_npz, write_png_folder
+from ditbench.harness.quality.images.folder import natural_key
+from ditbench.harness.quality.images.npz import npz_names, read_arrays
+from ditbench.harness.quality.images.quantise import quantise
+from ditbench.harness.quality.images.source import (
     ArrayImages,
     ImageSource,
     ShardImages,
@@ -30,7 +30,7 @@ from harness.quality.images.source import (
     digest,
     open_images,
 )
-from harness.sample.shards import Shard, write_shard
+from ditbench.harness.sample.shards import Shard, write_shard
 
 
 def noise(count: int, height: int = 6, width: int = 5, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -541,7 +541,7 @@ class Failing(ArrayImages):
 def test_numpy_reads_the_exported_npz_and_the_same_images_give_the_same_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.quality.images.source._STREAM_BYTES", 5 * 90)
+    monkeypatch.setattr("ditbench.harness.quality.images.source._STREAM_BYTES", 5 * 90)
     images = noise(20)
     seen: list[tuple[int, int]] = []
     for name in ("a.npz", "b.npz"):
@@ -556,7 +556,7 @@ def test_numpy_reads_the_exported_npz_and_the_same_images_give_the_same_file(
 
 
 def test_exported_png_files_are_numbered_from_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.quality.images.source._STREAM_BYTES", 5 * 90)
+    monkeypatch.setattr("ditbench.harness.quality.images.source._STREAM_BYTES", 5 * 90)
     images = noise(12)
     seen: list[tuple[int, int]] = []
     write_png_folder(ArrayImages(images, "array"), tmp_path / "out", 11, lambda done, total: seen.append((done, total)))

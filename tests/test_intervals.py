@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from harness.stats.intervals import (
+from ditbench.harness.stats.intervals import (
     P90_MIN_SAMPLES,
     P99_MIN_SAMPLES,
     Estimate,

@@ -7,15 +7,15 @@ import pytest
 import torch
 from commands import ditbench
 
-import methods
-from ditbench.training import shipped_recipes
-from harness.suite.positions import parse, read_text
-from harness.suite.validation import validate
-from methods.errors import ConfigError
-from methods.training.data.latents import latents
-from methods.training.recipe import Recipe
-from methods.training.run import run_recipe
-from methods.weights import randomise, save_state
+from ditbench import methods
+from ditbench.cli.training import shipped_recipes
+from ditbench.harness.suite.positions import parse, read_text
+from ditbench.harness.suite.validation import validate
+from ditbench.methods.errors import ConfigError
+from ditbench.methods.training.data.latents import latents
+from ditbench.methods.training.recipe import Recipe
+from ditbench.methods.training.run import run_recipe
+from ditbench.methods.weights import randomise, save_state
 
 
 def write(folder: Path, count: int = 8, labels: int | None = None) -> Path:

@@ -8,13 +8,13 @@ from test_dydit import agree
 from test_flexidit import enlivened, given, lively
 from torch import nn
 
-import methods
-from harness.measure.flops import WorkCounter, count_module
-from methods.errors import CheckpointError
-from methods.lora.config import AdapterConfig
-from methods.lora.lora import LoraFactors, LoraLinear, Switch, add_lora
-from methods.prepared import PreparedWeights
-from methods.protocols import StepPlan
+from ditbench import methods
+from ditbench.harness.measure.flops import WorkCounter, count_module
+from ditbench.methods.errors import CheckpointError
+from ditbench.methods.lora.config import AdapterConfig
+from ditbench.methods.lora.lora import LoraFactors, LoraLinear, Switch, add_lora
+from ditbench.methods.prepared import PreparedWeights
+from ditbench.methods.protocols import StepPlan
 
 
 class Net(nn.Module):

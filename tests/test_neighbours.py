@@ -10,11 +10,17 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from harness.quality import tiles
-from harness.quality.inception_score import inception_score
-from harness.quality.kernel import BANDWIDTH_SAMPLES, kernel_distance, kernel_jackknife, rbf_bandwidth, rbf_distance
-from harness.quality.neighbours import NeighbourMetrics, neighbour_metrics
-from methods.torchvision_shim import ensure_torchvision_importable
+from ditbench.harness.quality import tiles
+from ditbench.harness.quality.inception_score import inception_score
+from ditbench.harness.quality.kernel import (
+    BANDWIDTH_SAMPLES,
+    kernel_distance,
+    kernel_jackknife,
+    rbf_bandwidth,
+    rbf_distance,
+)
+from ditbench.harness.quality.neighbours import NeighbourMetrics, neighbour_metrics
+from ditbench.methods.torchvision_shim import ensure_torchvision_importable
 
 NAMES = ("precision", "recall", "density", "coverage")
 

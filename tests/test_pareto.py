@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from harness.stats.pareto import Point, dominates, pareto_front
+from ditbench.harness.stats.pareto import Point, dominates, pareto_front
 
 
 def test_front_runs_from_cheapest_to_best_and_leaves_out_what_is_beaten() -> None:

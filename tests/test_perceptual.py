@@ -13,11 +13,11 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from harness.errors import InputError
-from harness.quality import perceptual
-from harness.quality.perceptual import LPIPS_LEAST, Lpips, paired_summary, psnr, relative_error, ssim
-from harness.stats.intervals import mean_interval
-from methods.torchvision_shim import ensure_torchvision_importable
+from ditbench.harness.errors import InputError
+from ditbench.harness.quality import perceptual
+from ditbench.harness.quality.perceptual import LPIPS_LEAST, Lpips, paired_summary, psnr, relative_error, ssim
+from ditbench.harness.stats.intervals import mean_interval
+from ditbench.methods.torchvision_shim import ensure_torchvision_importable
 
 FILES = {"alex": "alexnet-owt-7be5be79.pth", "squeeze": "squeezenet1_1-b8a52dc0.pth"}
 

@@ -13,16 +13,22 @@ from typing import Any
 
 import pytest
 
-from harness import environment
-from harness.errors import InputError
-from harness.store.records import CellSpec, DecoderSpec
-from harness.suite import weights
-from harness.suite.checks import ddim_step_counts
-from harness.suite.expand import text_of
-from harness.suite.identity import VERSIONS, canonical_json, measurement_identity, samples_identity, seed_blocks
-from harness.suite.load import load_suite
-from harness.suite.plan import Plan, make_plan
-from harness.suite.schema import MEASUREMENTS, Suite
+from ditbench.harness import environment
+from ditbench.harness.errors import InputError
+from ditbench.harness.store.records import CellSpec, DecoderSpec
+from ditbench.harness.suite import weights
+from ditbench.harness.suite.checks import ddim_step_counts
+from ditbench.harness.suite.expand import text_of
+from ditbench.harness.suite.identity import (
+    VERSIONS,
+    canonical_json,
+    measurement_identity,
+    samples_identity,
+    seed_blocks,
+)
+from ditbench.harness.suite.load import load_suite
+from ditbench.harness.suite.plan import Plan, make_plan
+from ditbench.harness.suite.schema import MEASUREMENTS, Suite
 
 FINGERPRINT = {"device_name": "one CPU", "torch": "2.13.0"}
 OPTIONS: dict[str, dict[str, Any]] = {name: {"batch": 8} for name in MEASUREMENTS}
@@ -253,9 +259,9 @@ def suite_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             raise InputError(f"unknown reference {reference!r}")
         return SimpleNamespace(id="digits/v1")
 
-    protocols = ModuleType("harness.quality.protocols")
+    protocols = ModuleType("ditbench.harness.quality.protocols")
     vars(protocols)["protocol"] = protocol
-    monkeypatch.setitem(sys.modules, "harness.quality.protocols", protocols)
+    monkeypatch.setitem(sys.modules, "ditbench.harness.quality.protocols", protocols)
     return tmp_path / "suite.yaml"
 
 

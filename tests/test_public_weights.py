@@ -14,18 +14,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import methods
-from ditbench.fit import compared
-from harness.assets import KNOWN, digests, status
-from harness.errors import InputError, MissingFileError
-from harness.sample.generate import checkpoint_problem
-from harness.suite.load import load_suite
-from harness.suite.plan import make_plan
-from harness.suite.weights import asset_config, sha256_of, verify_weights, weights_digest, weights_path
-from methods import weights as reading
-from methods.errors import CheckpointError
-from methods.recognise import described, fits
-from methods.weights import checkpoint_mismatch, load_into, randomise, read_shapes, read_state
+from ditbench import methods
+from ditbench.cli.fit import compared
+from ditbench.harness.assets import KNOWN, digests, status
+from ditbench.harness.errors import InputError, MissingFileError
+from ditbench.harness.sample.generate import checkpoint_problem
+from ditbench.harness.suite.load import load_suite
+from ditbench.harness.suite.plan import make_plan
+from ditbench.harness.suite.weights import asset_config, sha256_of, verify_weights, weights_digest, weights_path
+from ditbench.methods import weights as reading
+from ditbench.methods.errors import CheckpointError
+from ditbench.methods.recognise import described, fits
+from ditbench.methods.weights import checkpoint_mismatch, load_into, randomise, read_shapes, read_state
 
 DIGEST = "ab" * 32
 SMALL = {"depth": 2, "hidden_size": 32, "num_heads": 2}

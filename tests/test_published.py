@@ -15,21 +15,21 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from ditbench.listing import show_list
-from harness.errors import InputError
-from harness.measure.count_cell import measure_flops
-from harness.published.conventions import CONVENTIONS, ROUTERS, Count, NotHeldError, at_digits, implied_share
-from harness.published.load import collect, fault_of, library
-from harness.published.schema import COST, QUANTITIES, Paper, Protocol, resolve
-from harness.store.records import CellSpec, Failure, Provenance, Quantity, Record
-from harness.suite.expand import expand
-from harness.suite.load import load_suite, shipped_suites
-from harness.suite.plan import make_plan
-from report.content import compose
-from report.published import Match, count_of, matches, summary_of, unfollowed
-from report.published_tables import costs_table, misfit, quality_printed_table, speed_table, unfollowed_table
-from report.run_view import Row, RunView
-from report.tables import Table
+from ditbench.cli.listing import show_list
+from ditbench.harness.errors import InputError
+from ditbench.harness.measure.count_cell import measure_flops
+from ditbench.harness.published.conventions import CONVENTIONS, ROUTERS, Count, NotHeldError, at_digits, implied_share
+from ditbench.harness.published.load import collect, fault_of, library
+from ditbench.harness.published.schema import COST, QUANTITIES, Paper, Protocol, resolve
+from ditbench.harness.store.records import CellSpec, Failure, Provenance, Quantity, Record
+from ditbench.harness.suite.expand import expand
+from ditbench.harness.suite.load import load_suite, shipped_suites
+from ditbench.harness.suite.plan import make_plan
+from ditbench.report.content import compose
+from ditbench.report.published import Match, count_of, matches, summary_of, unfollowed
+from ditbench.report.published_tables import costs_table, misfit, quality_printed_table, speed_table, unfollowed_table
+from ditbench.report.run_view import Row, RunView
+from ditbench.report.tables import Table
 
 SIZES = {"s": (12, 384), "b": (12, 768), "l": (24, 1024), "xl": (28, 1152)}  # depth, width
 # s/image, speed-up, GFLOPs, FID: arXiv 2410.03456, table 8
@@ -173,7 +173,8 @@ def test_the_list_names_every_row_in_one_line_and_needs_no_torch(capsys: pytest.
         "DyDiT (arXiv 2410.03456), table 8: DyDiT-XL, λ = 0.5: 57.88 G, 1.73×, 5.91 s, FID 2.07"
     )
     code = (
-        "import sys; from ditbench.listing import show_list as s; s('published', False); print('torch' in sys.modules)"
+        "import sys; from ditbench.cli.listing import show_list as s;"
+        "s('published', False); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("\nFalse\n")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.quality import tiles
-from harness.quality.frechet import (
+from ditbench.harness.quality import tiles
+from ditbench.harness.quality.frechet import (
     FrechetResult,
     counted_twice,
     frechet_distance,
@@ -20,11 +20,11 @@ from harness.quality.frechet import (
     frechet_of_seeds,
     limit_of,
 )
-from harness.quality.inception_score import inception_score
-from harness.quality.kernel import kernel_distance, kernel_jackknife, rbf_distance
-from harness.quality.neighbours import neighbour_metrics
-from harness.quality.statistics import FeatureStatistics
-from methods.torchvision_shim import ensure_torchvision_importable
+from ditbench.harness.quality.inception_score import inception_score
+from ditbench.harness.quality.kernel import kernel_distance, kernel_jackknife, rbf_distance
+from ditbench.harness.quality.neighbours import neighbour_metrics
+from ditbench.harness.quality.statistics import FeatureStatistics
+from ditbench.methods.torchvision_shim import ensure_torchvision_importable
 
 DIM = 24
 
@@ -497,7 +497,7 @@ def run_python(code: str) -> None:
 
 def test_shim_makes_torchvision_importable_and_may_be_called_twice() -> None:
     run_python(
-        "from methods.torchvision_shim import ensure_torchvision_importable as ensure\n"
+        "from ditbench.methods.torchvision_shim import ensure_torchvision_importable as ensure\n"
         "first = ensure(); assert ensure() == first\n"
         "import torchvision\n"
         "assert ensure() == first"
@@ -508,7 +508,7 @@ def test_shim_leaves_operators_alone_that_are_defined_already() -> None:
     # Stands for a torchvision that fits its torch: a second definition of a schema would raise.
     run_python(
         "import torch\n"
-        "from methods import torchvision_shim as shim\n"
+        "from ditbench.methods import torchvision_shim as shim\n"
         "if shim._compiled_operators_load(): raise SystemExit(0 if not shim._kept_alive else 1)\n"
         "compiled = torch.library.Library('torchvision', 'DEF')\n"
         "for schema in shim._SCHEMAS.values(): compiled.define(schema)\n"

@@ -12,19 +12,19 @@ import pytest
 import torch
 from commands import ditbench, environment, start
 
-from ditbench.run import run_suite
-from harness.errors import InputError
-from harness.run.launch import make_in_ranks
-from harness.run.runner import check_processes
-from harness.sample.generate import bind
-from harness.sample.making import make_pieces
-from harness.sample.order import Order
-from harness.sample.ranks import read_order
-from harness.store.failures import FailedError
-from harness.store.records import CellSpec
-from harness.suite.load import load_suite
-from harness.suite.plan import make_plan
-from harness.suite.weights import weights_path
+from ditbench.cli.run import run_suite
+from ditbench.harness.errors import InputError
+from ditbench.harness.run.launch import make_in_ranks
+from ditbench.harness.run.runner import check_processes
+from ditbench.harness.sample.generate import bind
+from ditbench.harness.sample.making import make_pieces
+from ditbench.harness.sample.order import Order
+from ditbench.harness.sample.ranks import read_order
+from ditbench.harness.store.failures import FailedError
+from ditbench.harness.store.records import CellSpec
+from ditbench.harness.suite.load import load_suite
+from ditbench.harness.suite.plan import make_plan
+from ditbench.harness.suite.weights import weights_path
 
 
 def ordered(folder: Path, **changes: object) -> Order:
@@ -98,7 +98,7 @@ def ranks_of(process: psutil.Process) -> list[psutil.Process]:
     found = []
     for child in process.children(recursive=True):
         try:
-            if "harness.sample.ranks" in child.cmdline():
+            if "ditbench.harness.sample.ranks" in child.cmdline():
                 found.append(child)
         except psutil.NoSuchProcess:
             continue
@@ -162,7 +162,7 @@ def test_runs_of_one_process_of_three_and_under_torchrun_have_the_same_records(t
     for shard in shards[1:]:
         shard.unlink()
     order = tmp_path / "out-3" / "logs" / "quick.order.json"
-    assert torchrun(2, "-m", "harness.sample.ranks", order, cwd=tmp_path).returncode == 0
+    assert torchrun(2, "-m", "ditbench.harness.sample.ranks", order, cwd=tmp_path).returncode == 0
     assert [shard.read_bytes() for shard in shards] == before
 
 

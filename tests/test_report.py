@@ -20,18 +20,18 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from harness.errors import InputError
-from harness.store.store import RunStore
-from report.document import ReportFiles, write_report
-from report.fronts import front_probabilities, percent, unsettled
-from report.numbers import decimals_for, fixed, scale_for
-from report.plots import pareto
-from report.plots.style import BLUE, GREY, Picture
-from report.result_tables import cost_table, quality_table
-from report.run_view import RunView, load_run
-from report.summary import summary
-from report.table_formats import latex_escaped, to_csv, to_markdown
-from report.tables import Table, number_column, text_column
+from ditbench.harness.errors import InputError
+from ditbench.harness.store.store import RunStore
+from ditbench.report.document import ReportFiles, write_report
+from ditbench.report.fronts import front_probabilities, percent, unsettled
+from ditbench.report.numbers import decimals_for, fixed, scale_for
+from ditbench.report.plots import pareto
+from ditbench.report.plots.style import BLUE, GREY, Picture
+from ditbench.report.result_tables import cost_table, quality_table
+from ditbench.report.run_view import RunView, load_run
+from ditbench.report.summary import summary
+from ditbench.report.table_formats import latex_escaped, to_csv, to_markdown
+from ditbench.report.tables import Table, number_column, text_column
 
 sys.path.insert(0, str(Path(__file__).parent))
 import report_fixtures as fixtures
@@ -262,7 +262,7 @@ def test_without_typst_the_rest_comes_out_and_one_line_says_why(
 ) -> None:
     folder = fixtures.write_failed_run(tmp_path)
     assert write_report(folder).pdf is not None
-    monkeypatch.setattr("report.pdf.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("ditbench.report.pdf.importlib.util.find_spec", lambda name: None)
     files = write_report(folder)
     assert files.pdf is None and files.notice is not None
     assert "typst" in files.notice and "\n" not in files.notice

@@ -12,7 +12,7 @@ import torch
 from commands import ditbench, start
 from safetensors.torch import load_file, save_file
 
-import methods
+from ditbench import methods
 
 SUITE = """
 suite: small

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from harness.measure.latency import step_call
-from harness.sample.generate import bind, checkpoint_problem
-from harness.sample.making import NotFiniteError, existing_shards, generate_shards
-from harness.sample.seeds import SampleStreams
-from harness.sample.shards import read_shard, shard_ranges
-from harness.store.records import CellSpec
-from harness.suite.weights import weights_path
-from methods.diffusion.dpm_solver import DPMSolverPP2M
-from methods.diffusion.guidance import GuidanceRule, GuidedDenoiser
-from methods.diffusion.sampler import SamplerOptions
-from methods.diffusion.schedules import noise_schedule
-from methods.protocols import WorkLedger
+from ditbench.harness.measure.latency import step_call
+from ditbench.harness.sample.generate import bind, checkpoint_problem
+from ditbench.harness.sample.making import NotFiniteError, existing_shards, generate_shards
+from ditbench.harness.sample.seeds import SampleStreams
+from ditbench.harness.sample.shards import read_shard, shard_ranges
+from ditbench.harness.store.records import CellSpec
+from ditbench.harness.suite.weights import weights_path
+from ditbench.methods.diffusion.dpm_solver import DPMSolverPP2M
+from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser
+from ditbench.methods.diffusion.sampler import SamplerOptions
+from ditbench.methods.diffusion.schedules import noise_schedule
+from ditbench.methods.protocols import WorkLedger
 
 DIGITS = weights_path("zoo:dit-digits")
 

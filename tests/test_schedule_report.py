@@ -15,21 +15,21 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from harness.store.store import RunStore
-from report.delivered_table import delivered_table, lost_time_table
-from report.detail_tables import operators_table, timing_table
-from report.document import ReportFiles, write_report
-from report.flexible import agreement_of, in_words, schedule_of
-from report.layouts_table import layouts_table
-from report.plots import agreement, schedule
-from report.reading import reading_notes
-from report.result_tables import cost_table, quality_table
-from report.run_view import Row, RunView, load_run
-from report.schedule_summary import MOST_ORDERS
-from report.schedule_table import schedules_table
-from report.summary import summary
-from report.table_formats import to_markdown
-from report.tables import Table
+from ditbench.harness.store.store import RunStore
+from ditbench.report.delivered_table import delivered_table, lost_time_table
+from ditbench.report.detail_tables import operators_table, timing_table
+from ditbench.report.document import ReportFiles, write_report
+from ditbench.report.flexible import agreement_of, in_words, schedule_of
+from ditbench.report.layouts_table import layouts_table
+from ditbench.report.plots import agreement, schedule
+from ditbench.report.reading import reading_notes
+from ditbench.report.result_tables import cost_table, quality_table
+from ditbench.report.run_view import Row, RunView, load_run
+from ditbench.report.schedule_summary import MOST_ORDERS
+from ditbench.report.schedule_table import schedules_table
+from ditbench.report.summary import summary
+from ditbench.report.table_formats import to_markdown
+from ditbench.report.tables import Table
 
 sys.path.insert(0, str(Path(__file__).parent))
 import report_fixtures as fixtures

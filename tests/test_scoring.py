@@ -18,15 +18,15 @@ from extractor_weights import inception_state, pictures, write_inception
 from PIL import Image
 
 from ditbench.cli import main
-from harness.assets import load_assets
-from harness.errors import InputError
-from harness.quality.build import build_extractor_of
-from harness.quality.extractors.extractor import Extractor
-from harness.quality.frechet import frechet_from_features
-from harness.quality.protocols import DEFINITIONS, QualityProtocol, definition, protocol
-from harness.quality.score import score_images
-from harness.store.store import RunStore
-from methods.weights import sha256_file
+from ditbench.harness.assets import load_assets
+from ditbench.harness.errors import InputError
+from ditbench.harness.quality.build import build_extractor_of
+from ditbench.harness.quality.extractors.extractor import Extractor
+from ditbench.harness.quality.frechet import frechet_from_features
+from ditbench.harness.quality.protocols import DEFINITIONS, QualityProtocol, definition, protocol
+from ditbench.harness.quality.score import score_images
+from ditbench.harness.store.store import RunStore
+from ditbench.methods.weights import sha256_file
 
 COUNT = 18  # too few for a jackknife, whose 2048 x 2048 decompositions would take minutes here
 
@@ -48,7 +48,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def at_the_desk(desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DITBENCH_CONFIG", str(desk / "ditbench.toml"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("harness.quality.build.build_extractor_of", built_once)
+    monkeypatch.setattr("ditbench.harness.quality.build.build_extractor_of", built_once)
 
 
 @cache

@@ -22,13 +22,13 @@ import torch
 from commands import ditbench
 from safetensors.torch import load_file
 
-from ditbench.selfcheck import lines_of, show_selfcheck
-from harness import assets
-from harness.errors import InputError
-from harness.selfcheck import checks, metric_checks, timing_checks
-from harness.selfcheck.checks import Check, vectors
-from harness.store.records import Quantity
-from methods.torchvision_shim import ensure_torchvision_importable
+from ditbench.cli.selfcheck import lines_of, show_selfcheck
+from ditbench.harness import assets
+from ditbench.harness.errors import InputError
+from ditbench.harness.selfcheck import checks, metric_checks, timing_checks
+from ditbench.harness.selfcheck.checks import Check, vectors
+from ditbench.harness.store.records import Quantity
+from ditbench.methods.torchvision_shim import ensure_torchvision_importable
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -185,9 +185,9 @@ def fidelity(name: str) -> list[float]:
 
 def predicted(vector: dict) -> tuple[list[float], list[list[int]] | None]:
     """In float64: no rounding of float32 is in the stored numbers."""
-    import methods
-    from methods.protocols import WorkLedger
-    from methods.zoo import checkpoint
+    from ditbench import methods
+    from ditbench.methods.protocols import WorkLedger
+    from ditbench.methods.zoo import checkpoint
 
     stored = vectors()["models"]
     model = methods.load_weights(methods.build(vector["method"]), checkpoint(vector["weights"])).double()
@@ -420,35 +420,35 @@ def wrapped(wrapper):
 MUTATIONS = {
     "a last beta that is too large": (
         "schedules and samplers",
-        "methods.diffusion.schedules.linear_betas",
+        "ditbench.methods.diffusion.schedules.linear_betas",
         wrong_betas,
         {"linear betas", "cumulative alphas, 1000 steps even", "DDIM, 25 steps, Gaussian data"},
     ),
     "timesteps moved by one": (
         "schedules and samplers",
-        "methods.diffusion.schedules.timestep_map",
+        "ditbench.methods.diffusion.schedules.timestep_map",
         wrapped(shifted_map),
         {"50 timesteps, spacing even", "25 timesteps, spacing ddim", "betas, 50 steps even"},
     ),
     "a solver with another time variable": (
         "schedules and samplers",
-        "methods.diffusion.dpm_solver._alpha_sigma_lambda",
+        "ditbench.methods.diffusion.dpm_solver._alpha_sigma_lambda",
         lambda bar: (math.sqrt(bar), math.sqrt(1 - bar), 0.5 * math.log(bar / (1 - bar)) + bar * 1e-6),
         {"DPM-Solver++, 20 steps, Gaussian data"},
     ),
     "attention that costs nothing": (
         "FLOPs",
-        "harness.measure.flops._attention_macs",
+        "ditbench.harness.measure.flops._attention_macs",
         short_attention,
         {"DiT-XL/2: 118.69 G as published", "FlexiDiT-S/2, patches 30 x 4, 20 x 2"},
     ),
     "a digest that is not the manifest's": (
         "models",
-        "methods.zoo.manifest",
+        "ditbench.methods.zoo.manifest",
         wrapped(changed_manifest),
         {"digests of the shipped weights"},
     ),
-    "other weights under a name": ("models", "methods.zoo.checkpoint", wrapped(other_weights), {"dit-digits"}),
+    "other weights under a name": ("models", "ditbench.methods.zoo.checkpoint", wrapped(other_weights), {"dit-digits"}),
     "seed and index swapped in the key": (
         "random streams",
         "numpy.random.Philox",
@@ -457,55 +457,55 @@ MUTATIONS = {
     ),
     "sums in float32": (
         "metrics",
-        "harness.quality.statistics.FeatureStatistics.update",
+        "ditbench.harness.quality.statistics.FeatureStatistics.update",
         single_precision,
         {"Fréchet distance of features", "the same, all features + 4096"},
     ),
     "a distance with a factor": (
         "metrics",
-        "harness.quality.frechet.frechet_distance",
+        "ditbench.harness.quality.frechet.frechet_distance",
         wrapped(lambda original: lambda *gaussians: original(*gaussians) * (1 + 1e-8)),
         {"Fréchet distance of known Gaussians", "Fréchet distance of features", "the same, all features + 4096"},
     ),
     "a biased kernel distance": (
         "metrics",
-        "harness.quality.kernel.kernel_distance",
+        "ditbench.harness.quality.kernel.kernel_distance",
         wrapped(biased),
         {"KID, 20 subsets of 100"},
     ),
     "logits sorted by class": (
         "metrics",
-        "harness.quality.inception_score.inception_score",
+        "ditbench.harness.quality.inception_score.inception_score",
         wrapped(ordered_by_class),
         {"inception score, 10 splits"},
     ),
     "five neighbours": (
         "metrics",
-        "harness.quality.neighbours.neighbour_metrics",
+        "ditbench.harness.quality.neighbours.neighbour_metrics",
         wrapped(lambda original: partial(original, k=5)),
         {"precision and recall, k = 3"},
     ),
     "truncation to 8 bits": (
         "metrics",
-        "harness.quality.images.quantise.quantise",
+        "ditbench.harness.quality.images.quantise.quantise",
         truncating,
         {"quantisation to 8 bits"},
     ),
     "digits quantised otherwise": (
         "metrics",
-        "harness.quality.extractors.digits.quantise",
+        "ditbench.harness.quality.extractors.digits.quantise",
         truncating,
         {"digest of the digits reference"},
     ),
     "PSNR in wrapping arithmetic": (
         "metrics",
-        "harness.quality.perceptual.psnr",
+        "ditbench.harness.quality.perceptual.psnr",
         wrapping_psnr,
         {"PSNR of a shift by 16 levels"},
     ),
     "SSIM of another range": (
         "metrics",
-        "harness.quality.perceptual.ssim",
+        "ditbench.harness.quality.perceptual.ssim",
         wrapped(lambda original: lambda a, b: original(a, b) ** 2),
         {"SSIM of a shift by 16 levels"},
     ),
@@ -556,7 +556,7 @@ def test_a_wrong_clock_is_found(clock: Clock, name: str, monkeypatch: pytest.Mon
 
 
 def test_timings_that_do_not_follow_the_work_are_found_after_three_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.measure import latency
+    from ditbench.harness.measure import latency
 
     monkeypatch.setattr(latency, "timed", lambda call, index, device: (call(index), latency.Timing(1.0, None))[1])
     found = timing_case("8 products against 4")
@@ -570,7 +570,7 @@ def test_threads_that_torch_does_not_take_are_found(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_disturbed_timing_is_repeated_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    from harness.measure import latency
+    from ditbench.harness.measure import latency
 
     taken = iter([*[95.0] * 14, *[20.1] * 7])
     monkeypatch.setattr(latency, "timed", lambda call, index, device: latency.Timing(next(taken), None))
@@ -593,7 +593,7 @@ def test_a_busy_machine_is_a_warning_and_no_failure(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_error_inside_a_check_fails_that_check_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "harness.quality.perceptual", None)
+    monkeypatch.setitem(sys.modules, "ditbench.harness.quality.perceptual", None)
     found = {check.name: check for check in checks.run("metrics")}
     assert {name for name, check in found.items() if check.status == "failed"} == {
         "PSNR of a shift by 16 levels",
@@ -603,7 +603,7 @@ def test_an_error_inside_a_check_fails_that_check_alone(monkeypatch: pytest.Monk
 
 
 def test_a_group_that_cannot_start_is_one_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "harness.selfcheck.model_checks", None)
+    monkeypatch.setitem(sys.modules, "ditbench.harness.selfcheck.model_checks", None)
     (only,) = checks.run("FLOPs")
     assert (only.status, only.group) == ("failed", "FLOPs") and "model_checks" in only.measured
 
@@ -728,7 +728,7 @@ def test_what_is_missing_for_the_published_figures_is_named(public_files, monkey
 
 def test_scoring_is_asked_for_what_adm_published(monkeypatch) -> None:
     """The real call's arguments and the names of its figures."""
-    import harness.quality.score as score
+    import ditbench.harness.quality.score as score
 
     calls = []
 
@@ -757,7 +757,7 @@ def case(name: str, outcome: object) -> checks.Case:
 
 
 def printed(cases: list, monkeypatch, capsys, as_json: bool = False) -> tuple[int, str]:
-    monkeypatch.setattr(checks, "GROUPS", {"metrics": "harness.selfcheck.metric_checks:metrics"})
+    monkeypatch.setattr(checks, "GROUPS", {"metrics": "ditbench.harness.selfcheck.metric_checks:metrics"})
     monkeypatch.setattr(metric_checks, "metrics", lambda: cases)
     return show_selfcheck(as_json), capsys.readouterr().out
 

@@ -7,11 +7,11 @@ import torch
 from test_dit_golden import agree, load
 from torch import Tensor
 
-import methods
-from methods.diffusion.flow import Dopri5, Euler, Heun
-from methods.diffusion.guidance import GuidanceRule, GuidedDenoiser, combine
-from methods.diffusion.sampler import Sampler, SamplerOptions
-from methods.protocols import WorkLedger
+from ditbench import methods
+from ditbench.methods.diffusion.flow import Dopri5, Euler, Heun
+from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser, combine
+from ditbench.methods.diffusion.sampler import Sampler, SamplerOptions
+from ditbench.methods.protocols import WorkLedger
 
 
 @pytest.fixture(scope="module")

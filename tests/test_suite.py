@@ -11,11 +11,11 @@ from typing import Protocol
 
 import pytest
 
-from harness.errors import InputError
-from harness.suite.load import LoadedSuite, load_suite, shipped_suites
-from harness.suite.plan import make_plan
-from harness.suite.schema import Suite
-from harness.suite.waiting import refuse_waiting
+from ditbench.harness.errors import InputError
+from ditbench.harness.suite.load import LoadedSuite, load_suite, shipped_suites
+from ditbench.harness.suite.plan import make_plan
+from ditbench.harness.suite.schema import Suite
+from ditbench.harness.suite.waiting import refuse_waiting
 
 
 class Write(Protocol):
@@ -278,7 +278,8 @@ def test_every_field_of_the_schema_has_a_default_or_is_asked_for() -> None:
 
 def test_planning_never_imports_torch() -> None:
     code = (
-        "import sys; from harness.suite.load import load_suite; from harness.suite.plan import make_plan;"
+        "import sys; from ditbench.harness.suite.load import load_suite;"
+        "from ditbench.harness.suite.plan import make_plan;"
         "make_plan(load_suite('dit-cost')); print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

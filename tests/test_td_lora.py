@@ -9,12 +9,12 @@ from test_dydit import SMALL, agree, inputs, one_line
 from test_dydit import vivid as vivid_dydit
 from test_flexidit import enlivened
 
-import methods
-from harness.measure.flops import WorkCounter
-from methods.diffusion.schedules import timestep_map
-from methods.errors import ConfigError
-from methods.lora.accounting import accounting
-from methods.protocols import StepPlan, WorkLedger
+from ditbench import methods
+from ditbench.harness.measure.flops import WorkCounter
+from ditbench.methods.diffusion.schedules import timestep_map
+from ditbench.methods.errors import ConfigError
+from ditbench.methods.lora.accounting import accounting
+from ditbench.methods.protocols import StepPlan, WorkLedger
 
 TIMED: dict[str, Any] = {"rank": 3, "experts": 4}
 KINDS: dict[str, dict[str, Any]] = {

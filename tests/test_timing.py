@@ -6,15 +6,24 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from harness.errors import InputError
-from harness.measure.compare_times import measure_latency
-from harness.measure.kernels import Kernels, device_events, measure_kernels, operator_class
-from harness.measure.latency import WHOLE, Series, Timing, image_call, interleave, sample_call, step_call, warm_up
-from harness.measure.memory import measure_memory
-from harness.sample.generate import bind
-from harness.sample.making import NotFiniteError
-from harness.store.records import CellSpec
-from harness.suite.schema import KernelsOptions, LatencyOptions, MemoryOptions
+from ditbench.harness.errors import InputError
+from ditbench.harness.measure.compare_times import measure_latency
+from ditbench.harness.measure.kernels import Kernels, device_events, measure_kernels, operator_class
+from ditbench.harness.measure.latency import (
+    WHOLE,
+    Series,
+    Timing,
+    image_call,
+    interleave,
+    sample_call,
+    step_call,
+    warm_up,
+)
+from ditbench.harness.measure.memory import measure_memory
+from ditbench.harness.sample.generate import bind
+from ditbench.harness.sample.making import NotFiniteError
+from ditbench.harness.store.records import CellSpec
+from ditbench.harness.suite.schema import KernelsOptions, LatencyOptions, MemoryOptions
 
 
 def cell(**fields: object):

@@ -8,17 +8,17 @@ import torch
 import yaml
 from commands import ditbench
 
-import methods
-from methods.diffusion.process import process_of
-from methods.dydit.loss import active_share, flops_loss
-from methods.errors import CheckpointError
-from methods.training.data.digits import digits
-from methods.training.flexible import flexible_denoising
-from methods.training.loop import learning_rate, step_generator, train
-from methods.training.objectives import denoising, dynamic_denoising
-from methods.training.recipe import OptimizerRecipe, Recipe
-from methods.training.run import run_recipe
-from methods.weights import randomise, read_state
+from ditbench import methods
+from ditbench.methods.diffusion.process import process_of
+from ditbench.methods.dydit.loss import active_share, flops_loss
+from ditbench.methods.errors import CheckpointError
+from ditbench.methods.training.data.digits import digits
+from ditbench.methods.training.flexible import flexible_denoising
+from ditbench.methods.training.loop import learning_rate, step_generator, train
+from ditbench.methods.training.objectives import denoising, dynamic_denoising
+from ditbench.methods.training.recipe import OptimizerRecipe, Recipe
+from ditbench.methods.training.run import run_recipe
+from ditbench.methods.weights import randomise, read_state
 
 
 def recipe(**fields: object) -> Recipe:

@@ -11,25 +11,25 @@ import torch
 from commands import ditbench
 from typer.testing import CliRunner
 
-import methods
+from ditbench import methods
 from ditbench.cli import app
-from ditbench.training import seeded
-from harness.environment import fingerprint
-from harness.errors import InputError
-from harness.measure import training as measuring
-from harness.measure.allocations import held_at_once
-from harness.measure.training import Trainee, full_accounting, measure_training, recipe_of, step_call
-from harness.store.records import CellSpec
-from harness.store.store import RunStore
-from harness.suite.identity import measurement_identity
-from harness.suite.load import load_suite
-from harness.suite.plan import make_plan
-from harness.suite.schema import TrainingOptions
-from methods.lora.accounting import accounting
-from methods.training.loop import Training, train
-from methods.training.recipe import Recipe
-from methods.training.run import prepared, run_recipe
-from methods.weights import save_state
+from ditbench.cli.training import seeded
+from ditbench.harness.environment import fingerprint
+from ditbench.harness.errors import InputError
+from ditbench.harness.measure import training as measuring
+from ditbench.harness.measure.allocations import held_at_once
+from ditbench.harness.measure.training import Trainee, full_accounting, measure_training, recipe_of, step_call
+from ditbench.harness.store.records import CellSpec
+from ditbench.harness.store.store import RunStore
+from ditbench.harness.suite.identity import measurement_identity
+from ditbench.harness.suite.load import load_suite
+from ditbench.harness.suite.plan import make_plan
+from ditbench.harness.suite.schema import TrainingOptions
+from ditbench.methods.lora.accounting import accounting
+from ditbench.methods.training.loop import Training, train
+from ditbench.methods.training.recipe import Recipe
+from ditbench.methods.training.run import prepared, run_recipe
+from ditbench.methods.weights import save_state
 
 ROOT = Path(__file__).parent.parent
 HIDDEN, DEPTH, MLP, RANK, EXPERTS = 32, 2, 128, 2, 3

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import methods
-from methods.errors import CheckpointError, ConfigError
-from methods.registry import Registry, UnknownNameError, names
-from methods.zoo import checkpoint, manifest
+from ditbench import methods
+from ditbench.methods.errors import CheckpointError, ConfigError
+from ditbench.methods.registry import Registry, UnknownNameError, names
+from ditbench.methods.zoo import checkpoint, manifest
 
 
 @pytest.fixture

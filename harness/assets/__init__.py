@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from harness.assets.config import FILE_NAME, config_file, load_assets, table_header
-from harness.assets.digests import content_digest, unreadable
-from harness.assets.known import KNOWN
-from harness.assets.values import Assets, Entry, Kind, KnownAsset
-from harness.errors import InputError, MissingFileError, did_you_mean
+from ditbench.harness.assets.config import FILE_NAME, config_file, load_assets, table_header
+from ditbench.harness.assets.digests import content_digest, unreadable
+from ditbench.harness.assets.known import KNOWN
+from ditbench.harness.assets.values import Assets, Entry, Kind, KnownAsset
+from ditbench.harness.errors import InputError, MissingFileError, did_you_mean
 
 __all__ = [
     "KNOWN",

@@ -9,10 +9,10 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from harness.assets.known import KNOWN
-from harness.assets.scanner import KeyPath, Scanner
-from harness.assets.values import Assets, Entry
-from harness.errors import InputError, Position, did_you_mean
+from ditbench.harness.assets.known import KNOWN
+from ditbench.harness.assets.scanner import KeyPath, Scanner
+from ditbench.harness.assets.values import Assets, Entry
+from ditbench.harness.errors import InputError, Position, did_you_mean
 
 VARIABLE = "DITBENCH_CONFIG"
 FILE_NAME = "ditbench.toml"

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InputError, Position
+from ditbench.harness.errors import InputError, Position
 
 KEPT_BYTES = 1 << 20  # smaller files are read faster than looked up
 MOST_KEPT = 1000

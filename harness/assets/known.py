@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.assets.values import KnownAsset
-from harness.assets.weights import WEIGHTS
+from ditbench.harness.assets.values import KnownAsset
+from ditbench.harness.assets.weights import WEIGHTS
 
 _GUIDED_DIFFUSION = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/imagenet"
 _TORCHVISION_LICENCE = "none of its own; the terms of the training data, ImageNet, may apply"

@@ -7,7 +7,7 @@ import tomllib
 from bisect import bisect_right
 from pathlib import Path
 
-from harness.errors import Position
+from ditbench.harness.errors import Position
 
 KeyPath = tuple[str, ...]
 

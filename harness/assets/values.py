@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.errors import Position
+from ditbench.harness.errors import Position
 
 Kind = Literal["asset", "weights", "reference"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.assets.values import KnownAsset
+from ditbench.harness.assets.values import KnownAsset
 
 _DIT = "https://dl.fbaipublicfiles.com/DiT/models/"
 _T_STITCH = "https://github.com/NVlabs/T-Stitch, folder dit: a link to Google Drive"

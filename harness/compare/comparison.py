@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from harness.compare.figures import change_of, incomparable, missing
-from harness.compare.metrics import Metric, metrics_of
-from harness.compare.runs import Sides
-from harness.errors import InputError
-from harness.stats.compare import Change, holm
-from harness.store.records import Quantity, Record
+from ditbench.harness.compare.figures import change_of, incomparable, missing
+from ditbench.harness.compare.metrics import Metric, metrics_of
+from ditbench.harness.compare.runs import Sides
+from ditbench.harness.errors import InputError
+from ditbench.harness.stats.compare import Change, holm
+from ditbench.harness.store.records import Quantity, Record
 
 ALPHA = 0.05
 Verdict = Literal["worse", "better", "different", "no difference", "identical", "cannot tell"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from harness.compare.metrics import Metric
-from harness.compare.runs import Run, baselines_differ, same_noise, surroundings_differ
-from harness.stats.compare import (
+from ditbench.harness.compare.metrics import Metric
+from ditbench.harness.compare.runs import Run, baselines_differ, same_noise, surroundings_differ
+from ditbench.harness.stats.compare import (
     MIN_REPETITIONS,
     Change,
     Draws,
@@ -21,8 +21,8 @@ from harness.stats.compare import (
     same,
     unpaired,
 )
-from harness.stats.intervals import Estimate
-from harness.store.records import Quantity, Record
+from ditbench.harness.stats.intervals import Estimate
+from ditbench.harness.store.records import Quantity, Record
 
 # Behind a recorded interval of samples: a 10-block jackknife has nine, the others have more.
 _FREEDOM = 9

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from harness.errors import InputError, did_you_mean
-from harness.store.records import Record
+from ditbench.harness.errors import InputError, did_you_mean
+from ditbench.harness.store.records import Record
 
 Better = Literal["lower", "higher"]
 Kind = Literal["sampled", "time", "speed-up", "count"]

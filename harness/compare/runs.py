@@ -9,11 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.environment import fingerprint
-from harness.errors import InputError, Position, did_you_mean
-from harness.stats.compare import Spread, spread_of
-from harness.store.records import CellSpec, Record
-from harness.store.store import RunStore
+from ditbench.harness.environment import fingerprint
+from ditbench.harness.errors import InputError, Position, did_you_mean
+from ditbench.harness.stats.compare import Spread, spread_of
+from ditbench.harness.store.records import CellSpec, Record
+from ditbench.harness.store.store import RunStore
 
 # What does not change what a baseline is: names, limits, the path (not the digest) of its weights, the seed.
 _NAMES = {"cell", "variant", "measure", "timeout_s", "weights", "batch", "cost_only", "threads", "seed"}

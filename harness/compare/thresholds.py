@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.compare.comparison import Compared, Comparison
-from harness.compare.figures import missing
-from harness.compare.metrics import METRICS
-from harness.errors import InputError, did_you_mean
+from ditbench.harness.compare.comparison import Compared, Comparison
+from ditbench.harness.compare.figures import missing
+from ditbench.harness.compare.metrics import METRICS
+from ditbench.harness.errors import InputError, did_you_mean
 
 _SYNTAX = re.compile(
     r"(?P<name>\w+)\s*(?P<sign>[<>])\s*(?P<size>[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?)\s*(?P<percent>%?)", re.I

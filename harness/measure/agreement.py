@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.sample.generate import DTYPES, BoundCell
-from harness.stats.intervals import mean_interval
-from harness.store.records import Quantity
-from harness.suite.schema import AgreementOptions
-from methods.diffusion.output import split_output
+from ditbench.harness.sample.generate import DTYPES, BoundCell
+from ditbench.harness.stats.intervals import mean_interval
+from ditbench.harness.store.records import Quantity
+from ditbench.harness.suite.schema import AgreementOptions
+from ditbench.methods.diffusion.output import split_output
 
 
 @dataclass(frozen=True)

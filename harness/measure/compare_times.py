@@ -6,10 +6,10 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from harness.errors import InputError
-from harness.measure.conditions import conditions_after, throttled, timing_conditions
-from harness.measure.kernels import busy_ms
-from harness.measure.latency import (
+from ditbench.harness.errors import InputError
+from ditbench.harness.measure.conditions import conditions_after, throttled, timing_conditions
+from ditbench.harness.measure.kernels import busy_ms
+from ditbench.harness.measure.latency import (
     LAUNCH_BOUND_GAP,
     WHOLE,
     Call,
@@ -24,10 +24,10 @@ from harness.measure.latency import (
     timed,
     warm_up,
 )
-from harness.sample.generate import BoundCell
-from harness.stats.intervals import Estimate, paired_ratio_interval, summary
-from harness.store.records import Quantity
-from harness.suite.schema import LatencyOptions
+from ditbench.harness.sample.generate import BoundCell
+from ditbench.harness.stats.intervals import Estimate, paired_ratio_interval, summary
+from ditbench.harness.store.records import Quantity
+from ditbench.harness.suite.schema import LatencyOptions
 
 PREPARATIONS = 7
 

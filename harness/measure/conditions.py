@@ -9,8 +9,8 @@ from typing import Any
 import psutil
 import torch
 
-from harness.measure.nvml import BRAKES, gpu_state, torch_gpu
-from harness.store.records import CellSpec
+from ditbench.harness.measure.nvml import BRAKES, gpu_state, torch_gpu
+from ditbench.harness.store.records import CellSpec
 
 _FUSED = "torch scaled_dot_product_attention, "
 _BY_CHOICE = "fused where the device has a kernel"

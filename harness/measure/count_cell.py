@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import methods
-from harness.measure.flops import FlopsResult, Step, count_steps, schedule_of, sum_up
-from harness.quality.images.quantise import quantise
-from harness.sample.generate import BoundCell, bind, bind_sampler
-from harness.store.arrays import write_npz
-from harness.store.records import CellSpec
-from harness.suite.schema import FlopsOptions
-from methods.protocols import Denoiser, WorkEntry, WorkLedger
+from ditbench import methods
+from ditbench.harness.measure.flops import FlopsResult, Step, count_steps, schedule_of, sum_up
+from ditbench.harness.quality.images.quantise import quantise
+from ditbench.harness.sample.generate import BoundCell, bind, bind_sampler
+from ditbench.harness.store.arrays import write_npz
+from ditbench.harness.store.records import CellSpec
+from ditbench.harness.suite.schema import FlopsOptions
+from ditbench.methods.protocols import Denoiser, WorkEntry, WorkLedger
 
 SHOWN_IMAGES, SHOWN_STEPS = 6, 5
 
@@ -30,8 +30,8 @@ def measure_flops(
 
     On ``meta`` where weights do not matter or are random (routers are then open, or their verdicts imposed); with the
     real weights where routers decide; on ``options.samples`` samples where they select tokens, and where an adaptive
-    solver chooses its evaluations. Token maps of some go to ``folder``. Raises what ``methods.build`` raises, and
-    UncountedOperatorError.
+    solver chooses its evaluations. Token maps of some go to ``folder``. Raises what ``methods.build`` raises,
+    and UncountedOperatorError.
     """
     with torch.device("meta"):
         model = cast(Denoiser, methods.build(spec.method, **spec.config))

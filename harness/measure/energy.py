@@ -14,13 +14,13 @@ from typing import Any, Protocol
 
 import torch
 
-from harness.measure.conditions import conditions_after, throttled, timing_conditions
-from harness.measure.latency import Call, check_finite, sample_call
-from harness.measure.nvml import NotAvailableError, Nvml, torch_gpu
-from harness.sample.generate import BoundCell
-from harness.stats.intervals import Estimate, mean_interval
-from harness.store.records import Quantity
-from harness.suite.schema import EnergyOptions
+from ditbench.harness.measure.conditions import conditions_after, throttled, timing_conditions
+from ditbench.harness.measure.latency import Call, check_finite, sample_call
+from ditbench.harness.measure.nvml import NotAvailableError, Nvml, torch_gpu
+from ditbench.harness.sample.generate import BoundCell
+from ditbench.harness.stats.intervals import Estimate, mean_interval
+from ditbench.harness.store.records import Quantity
+from ditbench.harness.suite.schema import EnergyOptions
 
 WINDOWS = 3
 POWERCAP = Path("/sys/class/powercap")

@@ -18,10 +18,10 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from numpy.typing import NDArray
 
-from harness.stats.intervals import mean_interval
-from harness.store.records import Quantity
-from methods.diffusion.guidance import GuidanceRule
-from methods.protocols import Denoiser, StepPlan, WorkEntry, WorkUnit
+from ditbench.harness.stats.intervals import mean_interval
+from ditbench.harness.store.records import Quantity
+from ditbench.methods.diffusion.guidance import GuidanceRule
+from ditbench.methods.protocols import Denoiser, StepPlan, WorkEntry, WorkUnit
 
 CONVENTION = "multiply-accumulates (MACs) as fvcore counts; one sequence; 2 FLOPs = 1 MAC"
 EXACT = "exact count"

@@ -14,12 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from harness.environment import resolve_threads
-from harness.errors import InputError
-from harness.store.records import CellSpec, DecoderSpec
+from ditbench.harness.environment import resolve_threads
+from ditbench.harness.errors import InputError
+from ditbench.harness.store.records import CellSpec, DecoderSpec
 
 if TYPE_CHECKING:
-    from methods.protocols import Denoiser, StepPlan, WorkUnit
+    from ditbench.methods.protocols import Denoiser, StepPlan, WorkUnit
 
 BUDGET_S = 1.0
 LONGEST_CALL_S = 0.4
@@ -70,8 +70,8 @@ class Calibration:
         """Of a cell's denoiser in calls with ``images`` images, on the cell's device, in its number type."""
         import torch
 
-        from harness.sample.generate import bind_sampler
-        from methods import build
+        from ditbench.harness.sample.generate import bind_sampler
+        from ditbench.methods import build
 
         with torch.device("meta"):
             model = cast("Denoiser", build(spec.method, **spec.config))
@@ -92,7 +92,7 @@ class Calibration:
         """Seconds a GMAC of a piece, on as many inputs as ``rows`` sequences have or fewer if that took long; words."""
         import torch
 
-        from harness.sample.generate import DTYPES
+        from ditbench.harness.sample.generate import DTYPES
 
         dtype = DTYPES[spec.dtype]
         module = _real(unit.module).to(spec.device, dtype)
@@ -123,8 +123,8 @@ class Calibration:
         """
         import torch
 
-        from harness.sample.decode import bind_decoder
-        from harness.suite.weights import weights_path
+        from ditbench.harness.sample.decode import bind_decoder
+        from ditbench.harness.suite.weights import weights_path
 
         key = (spec.weights, spec.dtype, side, device, count, spec.tile)
         if key not in self._decoders:
@@ -154,7 +154,7 @@ class Calibration:
         """Of a protocol's extractor on noise of ``shape`` (C, H, W); None where its weights are not there."""
         import torch
 
-        from harness.quality.build import build_extractor_of
+        from ditbench.harness.quality.build import build_extractor_of
 
         images = min(batch, FEATURE_IMAGES if protocol != "digits" else batch)
         key = (protocol, shape, device, images, count)
@@ -219,7 +219,7 @@ def _pieces(model: Denoiser, plan: StepPlan) -> list[tuple[WorkUnit, float, floa
 
     Inputs are sequences, or single tokens. Pieces of less than a tenth are left out.
     """
-    from harness.measure.flops import count_module
+    from ditbench.harness.measure.flops import count_module
 
     found = []
     for unit in model.work(plan, 2):

@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from harness.measure.latency import Call, Weights, check_finite, step_call
-from harness.sample.generate import BoundCell
-from harness.store.records import Quantity
-from harness.suite.schema import KernelsOptions
+from ditbench.harness.measure.latency import Call, Weights, check_finite, step_call
+from ditbench.harness.sample.generate import BoundCell
+from ditbench.harness.store.records import Quantity
+from ditbench.harness.suite.schema import KernelsOptions
 
 CLASSES = ("linear", "attention", "norm", "elementwise", "conv", "gather", "router", "copy", "other")
 ROUTER = "ditbench::router"

@@ -17,13 +17,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from harness.sample.generate import DTYPES, BoundCell
-from harness.sample.making import NotFiniteError
-from harness.sample.seeds import SampleStreams
-from harness.stats.intervals import TimingSummary, summary
-from harness.suite.schema import LatencyOptions
-from methods.diffusion.guidance import GuidedDenoiser
-from methods.protocols import StepPlan
+from ditbench.harness.sample.generate import DTYPES, BoundCell
+from ditbench.harness.sample.making import NotFiniteError
+from ditbench.harness.sample.seeds import SampleStreams
+from ditbench.harness.stats.intervals import TimingSummary, summary
+from ditbench.harness.suite.schema import LatencyOptions
+from ditbench.methods.diffusion.guidance import GuidedDenoiser
+from ditbench.methods.protocols import StepPlan
 
 INPUTS = 4
 MAX_STEPS_A_CYCLE = 16
@@ -62,7 +62,7 @@ class Series:
     def gap_share(self, busy_ms: float) -> float:
         """Share of a call's wall time, by its median, in which the device had nothing to do.
 
-        ``busy_ms``: what its kernels and copies take; see ``harness.measure.kernels.busy_ms``.
+        ``busy_ms``: what its kernels and copies take; see ``ditbench.harness.measure.kernels.busy_ms``.
         """
         return max(0.0, 1 - busy_ms / self.summary().median)
 

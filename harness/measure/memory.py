@@ -12,11 +12,11 @@ from typing import Any, cast
 
 import torch
 
-from harness.measure.allocations import held_at_once
-from harness.measure.latency import check_finite, step_call
-from harness.sample.generate import BoundCell
-from harness.store.records import Quantity
-from harness.suite.schema import MemoryOptions
+from ditbench.harness.measure.allocations import held_at_once
+from ditbench.harness.measure.latency import check_finite, step_call
+from ditbench.harness.sample.generate import BoundCell
+from ditbench.harness.store.records import Quantity
+from ditbench.harness.suite.schema import MemoryOptions
 
 MIB = 2**20
 

@@ -17,20 +17,20 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-import methods
-from harness.errors import InputError
-from harness.measure.allocations import held_at_once
-from harness.measure.conditions import timing_conditions
-from harness.measure.latency import WHOLE, Call, Series, Weights, interleave, warm_up
-from harness.stats.intervals import paired_ratio_interval
-from harness.store.records import CellSpec, Quantity
-from harness.suite.schema import LatencyOptions, TrainingOptions
-from harness.suite.weights import weights_path
-from methods.lora.accounting import Accounting, accounting
-from methods.lora.config import AdapterConfig
-from methods.training.loop import Training
-from methods.training.recipe import Recipe
-from methods.training.run import prepared
+from ditbench import methods
+from ditbench.harness.errors import InputError
+from ditbench.harness.measure.allocations import held_at_once
+from ditbench.harness.measure.conditions import timing_conditions
+from ditbench.harness.measure.latency import WHOLE, Call, Series, Weights, interleave, warm_up
+from ditbench.harness.stats.intervals import paired_ratio_interval
+from ditbench.harness.store.records import CellSpec, Quantity
+from ditbench.harness.suite.schema import LatencyOptions, TrainingOptions
+from ditbench.harness.suite.weights import weights_path
+from ditbench.methods.lora.accounting import Accounting, accounting
+from ditbench.methods.lora.config import AdapterConfig
+from ditbench.methods.training.loop import Training
+from ditbench.methods.training.recipe import Recipe
+from ditbench.methods.training.run import prepared
 
 MIB = 2**20
 STRATA = 16

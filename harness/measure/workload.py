@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.environment import versions
-from harness.sample.shards import shard_path, shard_ranges
-from harness.store.records import CellSpec
-from harness.store.store import RunStore
-from harness.suite.identity import samples_identity, seed_blocks
-from harness.suite.plan import Plan, PlannedCell, latent_side
-from methods.registry import methods
+from ditbench.harness.environment import versions
+from ditbench.harness.sample.shards import shard_path, shard_ranges
+from ditbench.harness.store.records import CellSpec
+from ditbench.harness.store.store import RunStore
+from ditbench.harness.suite.identity import samples_identity, seed_blocks
+from ditbench.harness.suite.plan import Plan, PlannedCell, latent_side
+from ditbench.methods.registry import methods
 
 SCALE = 8  # pixels a latent, along a side
 DIMS = {  # float32 numbers an image that the cache of features keeps, by protocol
@@ -129,6 +129,6 @@ def _decoded(folder: Path, spec: CellSpec) -> Path | None:
     assert spec.decoder is not None
     if (spec.decoder.weights is not None and spec.decoder.weights_sha256 is None) or not folder.is_dir():
         return None
-    from harness.sample.decode import decoded_folder  # imports torch, only where samples lie already
+    from ditbench.harness.sample.decode import decoded_folder  # imports torch, only where samples lie already
 
     return decoded_folder(folder, spec.decoder)

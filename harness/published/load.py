@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from harness.errors import did_you_mean
+from ditbench.harness.errors import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from harness.published.schema import Paper, Published
+    from ditbench.harness.published.schema import Paper, Published
 
 
 @cache
 def library() -> Mapping[str, Published]:
     """Key -> printed row, by file and then as the file has them."""
-    from harness.published.schema import Paper
+    from ditbench.harness.published.schema import Paper
 
-    folder = files("harness.published")
+    folder = files("ditbench.harness.published")
     found = sorted((each for each in folder.iterdir() if each.name.endswith(".yaml")), key=lambda each: each.name)
     return collect(Paper.model_validate(yaml.safe_load(file.read_text(encoding="utf-8"))) for file in found)
 
 
 def collect(papers: Iterable[Paper]) -> Mapping[str, Published]:
     """Key -> printed row. ValueError for a key that is there twice, and for a row that ``against`` does not find."""
-    from harness.published.schema import resolve
+    from ditbench.harness.published.schema import resolve
 
     found: dict[str, Published] = {}
     for row in (row for paper in papers for row in resolve(paper)):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from harness.published.conventions import CONVENTIONS
+from ditbench.harness.published.conventions import CONVENTIONS
 
 Quantity = Literal[
     "params_m",

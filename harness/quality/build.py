@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from harness.assets import require, verified
-from harness.errors import InputError
-from harness.quality.extractors.extractor import Extractor
-from harness.quality.protocols import QualityProtocol, definition
+from ditbench.harness.assets import require, verified
+from ditbench.harness.errors import InputError
+from ditbench.harness.quality.extractors.extractor import Extractor
+from ditbench.harness.quality.protocols import QualityProtocol, definition
 
 
 def build_extractor(chosen: QualityProtocol, device: str) -> Extractor:
@@ -20,19 +20,19 @@ def build_extractor_of(name: str, device: str) -> Extractor:
     """The extractor of the protocol called ``name``, whatever the reference. Raises InputError."""
     asset = definition(name).asset
     if asset is None:
-        from harness.quality.extractors.digits import DigitExtractor
+        from ditbench.harness.quality.extractors.digits import DigitExtractor
 
         return DigitExtractor()
     entry = require(asset, f"protocol {name}")
     sha256 = verified(entry)
     if name == "dinov2":
-        from harness.quality.extractors.dinov2 import dinov2
+        from ditbench.harness.quality.extractors.dinov2 import dinov2
 
         found: Extractor = dinov2(entry.path, sha256, device)
         if found.name != definition(name).extractor:
             raise InputError(f"{entry.path} holds {found.name}; protocol {name} reads {definition(name).extractor}")
         return found
-    from harness.quality.extractors.inception import adm_inception, clean_inception
+    from ditbench.harness.quality.extractors.inception import adm_inception, clean_inception
 
     build = {"adm": adm_inception, "clean": clean_inception}[name]
     return build(entry.path, sha256, device)

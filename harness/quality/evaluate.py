@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.quality.build import build_extractor
-from harness.quality.extractors.extractor import Extractor
-from harness.quality.features import FeatureCache, FeatureSet, block_edges, collect
-from harness.quality.figures import Figures, figures
-from harness.quality.frechet import MIN_SEEDS, frechet_from_features, frechet_of_seeds
-from harness.quality.images.decoded import DecodedImages
-from harness.quality.images.npz import read_arrays
-from harness.quality.images.source import ImageSource, ShardImages
-from harness.quality.protocols import QualityProtocol, protocol
-from harness.quality.reference import Reference, load_reference
-from harness.stats.intervals import Estimate, mean_interval, proportion_interval
-from harness.store.arrays import write_npz
-from harness.store.records import Quantity
-from harness.suite.schema import QualityOptions
+from ditbench.harness.quality.build import build_extractor
+from ditbench.harness.quality.extractors.extractor import Extractor
+from ditbench.harness.quality.features import FeatureCache, FeatureSet, block_edges, collect
+from ditbench.harness.quality.figures import Figures, figures
+from ditbench.harness.quality.frechet import MIN_SEEDS, frechet_from_features, frechet_of_seeds
+from ditbench.harness.quality.images.decoded import DecodedImages
+from ditbench.harness.quality.images.npz import read_arrays
+from ditbench.harness.quality.images.source import ImageSource, ShardImages
+from ditbench.harness.quality.protocols import QualityProtocol, protocol
+from ditbench.harness.quality.reference import Reference, load_reference
+from ditbench.harness.stats.intervals import Estimate, mean_interval, proportion_interval
+from ditbench.harness.store.arrays import write_npz
+from ditbench.harness.store.records import Quantity
+from ditbench.harness.suite.schema import QualityOptions
 
 PREVIEW = 200
 PREVIEW_BYTES = 4 << 20

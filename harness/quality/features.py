@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.environment import versions
-from harness.quality.extractors.extractor import Extractor
-from harness.quality.images.source import ImageSource, batch_digest
-from harness.quality.statistics import FeatureStatistics
-from harness.store.arrays import write_npz
-from harness.suite.identity import canonical_json, digest
+from ditbench.harness.environment import versions
+from ditbench.harness.quality.extractors.extractor import Extractor
+from ditbench.harness.quality.images.source import ImageSource, batch_digest
+from ditbench.harness.quality.statistics import FeatureStatistics
+from ditbench.harness.store.arrays import write_npz
+from ditbench.harness.suite.identity import canonical_json, digest
 
 CACHE_VERSION = 1
 BLOCKS = 10

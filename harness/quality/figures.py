@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from harness.quality.features import FeatureSet
-from harness.quality.frechet import FrechetResult, frechet_of_blocks
-from harness.quality.inception_score import inception_score
-from harness.quality.kernel import KernelDistance, kernel_distance, kernel_jackknife, rbf_distance
-from harness.quality.neighbours import neighbour_metrics
-from harness.quality.reference import Reference
-from harness.stats.intervals import Estimate
+from ditbench.harness.quality.features import FeatureSet
+from ditbench.harness.quality.frechet import FrechetResult, frechet_of_blocks
+from ditbench.harness.quality.inception_score import inception_score
+from ditbench.harness.quality.kernel import KernelDistance, kernel_distance, kernel_jackknife, rbf_distance
+from ditbench.harness.quality.neighbours import neighbour_metrics
+from ditbench.harness.quality.reference import Reference
+from ditbench.harness.stats.intervals import Estimate
 
 Progress = Callable[[int, int], None]
 

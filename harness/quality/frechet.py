@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg.lapack import dpstrf
 
-from harness.quality.statistics import FeatureStatistics
-from harness.stats.intervals import Estimate, jackknife_interval, mean_interval, student_reach
+from ditbench.harness.quality.statistics import FeatureStatistics
+from ditbench.harness.stats.intervals import Estimate, jackknife_interval, mean_interval, student_reach
 
 Floats = NDArray[np.float64]
 

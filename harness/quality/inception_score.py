@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import log_softmax, logsumexp
 
-from harness.quality.statistics import as_features
-from harness.stats.intervals import Estimate, jackknife_interval
+from ditbench.harness.quality.statistics import as_features
+from ditbench.harness.stats.intervals import Estimate, jackknife_interval
 
 SHUFFLE_SEED = 2020  # torch-fidelity's
 

@@ -21,8 +21,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from harness.quality.tiles import Progress, Rows, Tile, counter, pairs, products, squared_distances
-from harness.stats.intervals import Estimate, jackknife_interval
+from ditbench.harness.quality.tiles import Progress, Rows, Tile, counter, pairs, products, squared_distances
+from ditbench.harness.stats.intervals import Estimate, jackknife_interval
 
 Floats = NDArray[np.float64]
 Source = Callable[

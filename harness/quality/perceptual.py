@@ -16,9 +16,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from harness.errors import InputError, did_you_mean
-from harness.stats.intervals import Estimate, mean_interval
-from methods.torchvision_shim import ensure_torchvision_importable
+from ditbench.harness.errors import InputError, did_you_mean
+from ditbench.harness.stats.intervals import Estimate, mean_interval
+from ditbench.methods.torchvision_shim import ensure_torchvision_importable
 
 SSIM_WINDOW = 7
 LPIPS_LEAST = {"alex": 31, "vgg": 16, "squeeze": 17}  # pixels a side: below, a pooling layer has nothing left

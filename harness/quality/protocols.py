@@ -11,9 +11,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness.assets import KNOWN, Entry, digest_of, load_assets, require
-from harness.errors import InputError, did_you_mean
-from methods.zoo import manifest
+from ditbench.harness.assets import KNOWN, Entry, digest_of, load_assets, require
+from ditbench.harness.errors import InputError, did_you_mean
+from ditbench.methods.zoo import manifest
 
 # SHA-256 of the 1,797 reference images after quantisation: uint8, (1797, 8, 8, 1), C order.
 DIGITS_REFERENCE_SHA256 = "b41ca9fd335466eee997366c2e6f6bbe0a1b4582afe091fc4eba35f4a254182f"

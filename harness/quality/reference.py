@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.assets import verified
-from harness.errors import InputError
-from harness.quality.extractors.extractor import Extractor
-from harness.quality.features import FeatureCache, FeatureSet, Progress, collect, merged
-from harness.quality.images.npz import npz_names, read_arrays
-from harness.quality.images.source import ArrayImages, ImageSource, open_images
-from harness.quality.protocols import QualityProtocol, reference_entry
-from harness.quality.statistics import Moments
-from harness.store.arrays import write_npz
+from ditbench.harness.assets import verified
+from ditbench.harness.errors import InputError
+from ditbench.harness.quality.extractors.extractor import Extractor
+from ditbench.harness.quality.features import FeatureCache, FeatureSet, Progress, collect, merged
+from ditbench.harness.quality.images.npz import npz_names, read_arrays
+from ditbench.harness.quality.images.source import ArrayImages, ImageSource, open_images
+from ditbench.harness.quality.protocols import QualityProtocol, reference_entry
+from ditbench.harness.quality.statistics import Moments
+from ditbench.harness.store.arrays import write_npz
 
 # ADM's reference holds 10,000 images beside the statistics of all: as many features are kept here.
 KEPT = 10_000
@@ -55,7 +55,7 @@ def load_reference(
     of images in place of statistics, are run through the extractor; ``cache`` keeps their features.
     """
     if protocol.name == "digits":
-        from harness.quality.extractors.digits import reference_images
+        from ditbench.harness.quality.extractors.digits import reference_images
 
         images = ArrayImages(reference_images(protocol.reference_sha256), protocol.reference)
         return _of_images(images, extractor, batch, cache, progress)

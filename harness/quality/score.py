@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InputError
-from harness.quality.build import build_extractor
-from harness.quality.evaluate import protocol_detail, quantity_of, reference_detail, uncertainty_detail
-from harness.quality.features import FeatureCache, collect
-from harness.quality.figures import figures
-from harness.quality.images.source import open_images
-from harness.quality.protocols import definition, protocol
-from harness.quality.reference import load_reference
-from harness.store.records import Quantity
+from ditbench.harness.errors import InputError
+from ditbench.harness.quality.build import build_extractor
+from ditbench.harness.quality.evaluate import protocol_detail, quantity_of, reference_detail, uncertainty_detail
+from ditbench.harness.quality.features import FeatureCache, collect
+from ditbench.harness.quality.figures import figures
+from ditbench.harness.quality.images.source import open_images
+from ditbench.harness.quality.protocols import definition, protocol
+from ditbench.harness.quality.reference import load_reference
+from ditbench.harness.store.records import Quantity
 
 Stage = Callable[[str], Callable[[int, int], None]]
 

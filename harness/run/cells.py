@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from harness.run.job import Job
+from ditbench.harness.run.job import Job
 
 if TYPE_CHECKING:
-    from harness.sample.decode import PictureDecoder
-    from harness.sample.generate import BoundCell
+    from ditbench.harness.sample.decode import PictureDecoder
+    from ditbench.harness.sample.generate import BoundCell
 
 
 class LazyCell:
@@ -27,7 +27,7 @@ class LazyCell:
     def get(self) -> BoundCell:
         """The cell of the job's spec."""
         if self._cell is None:
-            from harness.sample.generate import bind
+            from ditbench.harness.sample.generate import bind
 
             begin = time.perf_counter()
             self._cell = bind(self._job.spec, self._job.weights)
@@ -37,7 +37,7 @@ class LazyCell:
     def decoder(self) -> PictureDecoder:
         """The decoder of the job's spec."""
         if self._decoder is None:
-            from harness.sample.decode import bind_decoder
+            from ditbench.harness.sample.decode import bind_decoder
 
             spec = self._job.spec
             assert spec.decoder is not None, "asked for only where the cell decodes"
@@ -51,7 +51,7 @@ class LazyCell:
             return None
         if other.decoder == self._job.spec.decoder:
             return self.decoder()
-        from harness.sample.decode import bind_decoder
+        from ditbench.harness.sample.decode import bind_decoder
 
         return bind_decoder(other.decoder, self._job.baseline_decoder_weights, other.device)
 
@@ -72,7 +72,7 @@ class LazyCell:
 
     def any_baseline(self) -> BoundCell:
         """The baseline, bound, sharing the cell's model when it is the same one."""
-        from harness.sample.generate import BoundCell, bind, bind_sampler
+        from ditbench.harness.sample.generate import BoundCell, bind, bind_sampler
 
         spec, other = self._job.spec, self._job.baseline
         assert other is not None, "asked for only where the suite names one"

@@ -9,23 +9,23 @@ from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 
-from harness.run.job import Job, Outcome, Progress
-from harness.run.worker import work
-from harness.store.records import Failure, FailureKind
+from ditbench.harness.run.job import Job, Outcome, Progress
+from ditbench.harness.run.worker import work
+from ditbench.harness.store.records import Failure, FailureKind
 
 PRELOAD = [
     "torch",
-    "harness.run.worker",
-    "harness.sample.generate",
-    "harness.measure.flops",
-    "harness.measure.compare_times",
-    "harness.measure.kernels",
-    "harness.measure.memory",
-    "harness.quality.evaluate",
-    "harness.quality.paired",
-    "methods.backbones.dit",
-    "methods.dydit.model",
-    "methods.flexidit.model",
+    "ditbench.harness.run.worker",
+    "ditbench.harness.sample.generate",
+    "ditbench.harness.measure.flops",
+    "ditbench.harness.measure.compare_times",
+    "ditbench.harness.measure.kernels",
+    "ditbench.harness.measure.memory",
+    "ditbench.harness.quality.evaluate",
+    "ditbench.harness.quality.paired",
+    "ditbench.methods.backbones.dit",
+    "ditbench.methods.dydit.model",
+    "ditbench.methods.flexidit.model",
 ]
 
 

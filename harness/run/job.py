@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.store.records import CellSpec, Failure, Quantity
+from ditbench.harness.store.records import CellSpec, Failure, Quantity
 
 Counted = Callable[[int, int], None]
 Measured = tuple[dict[str, Quantity], dict[str, Any], str | None]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from harness.run.cells import LazyCell
-from harness.run.job import Counted, Job, Measured
-from harness.run.samples import make_samples, paired_orders, pictures_of, quality_order, shards_of
-from harness.suite.schema import (
+from ditbench.harness.run.cells import LazyCell
+from ditbench.harness.run.job import Counted, Job, Measured
+from ditbench.harness.run.samples import make_samples, paired_orders, pictures_of, quality_order, shards_of
+from ditbench.harness.suite.schema import (
     AgreementOptions,
     DecodeOptions,
     EnergyOptions,
@@ -22,14 +22,14 @@ from harness.suite.schema import (
 
 
 def _flops(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
-    from harness.measure.count_cell import measure_flops
+    from ditbench.harness.measure.count_cell import measure_flops
 
     result = measure_flops(job.spec, job.weights, FlopsOptions.model_validate(options), job.maps_folder)
     return result.values(), result.detail(), None
 
 
 def _latency(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
-    from harness.measure.compare_times import measure_latency
+    from ditbench.harness.measure.compare_times import measure_latency
 
     chosen = LatencyOptions.model_validate(options)
     bound, baseline = cell.get(), cell.baseline()
@@ -41,21 +41,21 @@ def _latency(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counte
 
 
 def _kernels(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
-    from harness.measure.kernels import measure_kernels
+    from ditbench.harness.measure.kernels import measure_kernels
 
     result = measure_kernels(cell.get(), KernelsOptions.model_validate(options))
     return result.values, result.detail, None
 
 
 def _memory(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
-    from harness.measure.memory import measure_memory
+    from ditbench.harness.measure.memory import measure_memory
 
     result = measure_memory(cell.get(), MemoryOptions.model_validate(options))
     return result.values, result.detail, None
 
 
 def _training(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
-    from harness.measure.training import Trainee, measure_training
+    from ditbench.harness.measure.training import Trainee, measure_training
 
     spec, other = job.spec, job.baseline
     assert job.weights is not None, "planned only for a cell with weights"
@@ -67,21 +67,21 @@ def _training(options: dict[str, Any], cell: LazyCell, job: Job, progress: Count
 
 
 def _agreement(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
-    from harness.measure.agreement import measure_agreement
+    from ditbench.harness.measure.agreement import measure_agreement
 
     result = measure_agreement(cell.get(), AgreementOptions.model_validate(options))
     return result.values, result.detail, None
 
 
 def _energy(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
-    from harness.measure.energy import measure_energy
+    from ditbench.harness.measure.energy import measure_energy
 
     result = measure_energy(cell.get(), EnergyOptions.model_validate(options))
     return result.values, result.detail, None
 
 
 def _decode(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
-    from harness.measure.decode import measure_decode
+    from ditbench.harness.measure.decode import measure_decode
 
     timed = DecodeOptions.model_validate({name: value for name, value in options.items() if name != "side"})
     result = measure_decode(job.spec, job.decoder_weights, timed, options["side"])
@@ -89,7 +89,7 @@ def _decode(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted
 
 
 def _quality(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
-    from harness.quality.evaluate import SeedBlock, score
+    from ditbench.harness.quality.evaluate import SeedBlock, score
 
     chosen = QualityOptions.model_validate(options)
     order = quality_order(job, options)
@@ -100,7 +100,7 @@ def _quality(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counte
 
 
 def _paired(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
-    from harness.quality.paired import pair
+    from ditbench.harness.quality.paired import pair
 
     ours, theirs = paired_orders(job, options)
     make_samples(ours, cell.get, cell, job, progress)

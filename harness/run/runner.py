@@ -16,17 +16,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-from harness.environment import environment
-from harness.errors import InputError
-from harness.run.isolation import process_context, run_cell
-from harness.run.job import Outcome, Progress
-from harness.run.jobs import decoder_weights_of, job_of, weights_of
-from harness.store.records import CellSpec, Provenance, Record
-from harness.store.store import RunStore, remove_temporary, store_error, write_atomic, write_json
-from harness.suite.load import LoadedSuite
-from harness.suite.plan import BESIDE_BASELINE, Plan, PlannedCell, PlannedMeasurement
-from harness.suite.waiting import refuse_waiting
-from harness.suite.weights import verify_weights
+from ditbench.harness.environment import environment
+from ditbench.harness.errors import InputError
+from ditbench.harness.run.isolation import process_context, run_cell
+from ditbench.harness.run.job import Outcome, Progress
+from ditbench.harness.run.jobs import decoder_weights_of, job_of, weights_of
+from ditbench.harness.store.records import CellSpec, Provenance, Record
+from ditbench.harness.store.store import RunStore, remove_temporary, store_error, write_atomic, write_json
+from ditbench.harness.suite.load import LoadedSuite
+from ditbench.harness.suite.plan import BESIDE_BASELINE, Plan, PlannedCell, PlannedMeasurement
+from ditbench.harness.suite.waiting import refuse_waiting
+from ditbench.harness.suite.weights import verify_weights
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def check_inputs(plan: Plan, missing: dict[str, list[PlannedMeasurement]]) -> No
     """
     if not missing:
         return
-    from harness.sample.generate import checkpoint_problem
+    from ditbench.harness.sample.generate import checkpoint_problem
 
     seen: set[tuple[object, ...]] = set()
     for cell in plan.cells:
@@ -78,9 +78,9 @@ def check_inputs(plan: Plan, missing: dict[str, list[PlannedMeasurement]]) -> No
 
 def _check_decoders(plan: Plan, specs: list[CellSpec]) -> None:
     """Load each distinct decoder once, and see that it takes what its cells make."""
-    from harness.sample.generate import latent_channels
-    from methods.errors import CheckpointError, ConfigError
-    from methods.latent.autoencoder import load_decoder
+    from ditbench.harness.sample.generate import latent_channels
+    from ditbench.methods.errors import CheckpointError, ConfigError
+    from ditbench.methods.latent.autoencoder import load_decoder
 
     taken: dict[str | None, int] = {}
     for spec in specs:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.run.cells import LazyCell
-from harness.run.job import Counted, Job
-from harness.sample.order import Order, Piece, check_whole
-from harness.store.records import CellSpec
+from ditbench.harness.run.cells import LazyCell
+from ditbench.harness.run.job import Counted, Job
+from ditbench.harness.sample.order import Order, Piece, check_whole
+from ditbench.harness.store.records import CellSpec
 
 if TYPE_CHECKING:
-    from harness.sample.generate import BoundCell
+    from ditbench.harness.sample.generate import BoundCell
 
 
 def quality_order(job: Job, options: Mapping[str, Any]) -> Order:
@@ -70,12 +70,12 @@ def make_samples(order: Order, bound: Callable[[], BoundCell], cell: LazyCell, j
     missing = order.missing()
     processes = min(job.nproc, len(missing))
     if processes > 1:
-        from harness.run.launch import make_in_ranks
+        from ditbench.harness.run.launch import make_in_ranks
 
         cell.release()
         make_in_ranks(order, processes, job.log.with_suffix(".order.json"), progress)
         return
-    from harness.sample.making import make_pieces
+    from ditbench.harness.sample.making import make_pieces
 
     done, total = order.made()
 

@@ -7,16 +7,16 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from harness.errors import InputError
-from harness.run.jobs import job_of
-from harness.run.runner import check_inputs, lock, todo, verify_inputs
-from harness.run.samples import orders_of
-from harness.sample.order import Order
-from harness.sample.ranks import World, joined, make_share
-from harness.store.failures import failure_of
-from harness.store.store import RunStore, remove_temporary
-from harness.suite.plan import Plan
-from harness.suite.waiting import refuse_waiting
+from ditbench.harness.errors import InputError
+from ditbench.harness.run.jobs import job_of
+from ditbench.harness.run.runner import check_inputs, lock, todo, verify_inputs
+from ditbench.harness.run.samples import orders_of
+from ditbench.harness.sample.order import Order
+from ditbench.harness.sample.ranks import World, joined, make_share
+from ditbench.harness.store.failures import failure_of
+from ditbench.harness.store.store import RunStore, remove_temporary
+from ditbench.harness.suite.plan import Plan
+from ditbench.harness.suite.waiting import refuse_waiting
 
 
 def sample_together(plan: Plan, folder: Path, world: World) -> None:

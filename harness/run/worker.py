@@ -10,11 +10,11 @@ import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from harness.lifetime import die_with_parent
-from harness.run.cells import LazyCell
-from harness.run.job import Job, Measured, Outcome, Progress, Task
-from harness.run.measures import MEASURES
-from harness.store.failures import failure_of
+from ditbench.harness.lifetime import die_with_parent
+from ditbench.harness.run.cells import LazyCell
+from ditbench.harness.run.job import Job, Measured, Outcome, Progress, Task
+from ditbench.harness.run.measures import MEASURES
+from ditbench.harness.store.failures import failure_of
 
 
 def work(job: Job, connection: Connection) -> None:

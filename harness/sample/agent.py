@@ -1,7 +1,7 @@
 """``torchrun`` on this machine for one order: starts the ranks, ends them all when one fails, and says which one did.
 
-``python -m harness.sample.agent N ORDER.json``. It is torch's own launcher, called as a function, because only so does
-one learn which rank ended by which signal.
+``python -m ditbench.harness.sample.agent N ORDER.json``. It is torch's own launcher, called as a function, because
+only so does one learn which rank ended by which signal.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import signal
 import sys
 from tempfile import TemporaryDirectory
 
-from harness.lifetime import die_with_parent, named_parent
-from harness.sample.ranks import say_failure
+from ditbench.harness.lifetime import die_with_parent, named_parent
+from ditbench.harness.sample.ranks import say_failure
 
 ENDED = "was ended"
 
@@ -27,7 +27,7 @@ def main(nproc: str, order: str) -> int:
     try:
         with TemporaryDirectory() as logs:  # torch makes one in any case, and would leave it
             arguments = ["--standalone", f"--nproc-per-node={nproc}", f"--log-dir={logs}"]
-            run(parse_args([*arguments, "-m", "harness.sample.ranks", order]))  # type: ignore[no-untyped-call]
+            run(parse_args([*arguments, "-m", "ditbench.harness.sample.ranks", order]))  # type: ignore[no-untyped-call]
     except ChildFailedError as error:
         # The agent itself ends the ranks that are left with SIGTERM, and a rank that raises has said so.
         killed = {rank: each for rank, each in error.failures.items() if each.exitcode not in (1, -signal.SIGTERM)}

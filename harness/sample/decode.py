@@ -14,17 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.errors import InputError
-from harness.quality.images.npz import read_arrays
-from harness.quality.images.quantise import quantise
-from harness.sample.execution import tf32
-from harness.sample.making import NotFiniteError
-from harness.store.arrays import write_npz
-from harness.store.records import DecoderSpec
-from harness.suite.identity import digest
-from harness.suite.weights import sha256_of
-from methods.errors import CheckpointError
-from methods.latent.autoencoder import LatentDecoder, load_decoder
+from ditbench.harness.errors import InputError
+from ditbench.harness.quality.images.npz import read_arrays
+from ditbench.harness.quality.images.quantise import quantise
+from ditbench.harness.sample.execution import tf32
+from ditbench.harness.sample.making import NotFiniteError
+from ditbench.harness.store.arrays import write_npz
+from ditbench.harness.store.records import DecoderSpec
+from ditbench.harness.suite.identity import digest
+from ditbench.harness.suite.weights import sha256_of
+from ditbench.methods.errors import CheckpointError
+from ditbench.methods.latent.autoencoder import LatentDecoder, load_decoder
 
 # Raise it when the same latents, decoder and settings give other pictures.
 VERSION = 1
@@ -110,7 +110,7 @@ def bind_decoder(spec: DecoderSpec, weights: Path | None, device: str) -> Pictur
     """The decoder of ``spec`` with the weights of a file or folder (random ones if None), on its device.
 
     Raises CheckpointError (also for weights that are not those of ``spec``'s digest), ConfigError; see
-    ``methods.latent.autoencoder.load_decoder``.
+    ``ditbench.methods.latent.autoencoder.load_decoder``.
     """
     if weights is not None and spec.weights_sha256 is not None and sha256_of(weights) != spec.weights_sha256:
         raise CheckpointError(f"{weights} changed since the plan was made: run the suite again")

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from harness.sample.graphs import CudaRecorder, Graphs, NoKernelError, Recorder, Run
-from harness.store.records import CellSpec
-from methods.protocols import Denoiser, StepPlan
+from ditbench.harness.sample.graphs import CudaRecorder, Graphs, NoKernelError, Recorder, Run
+from ditbench.harness.store.records import CellSpec
+from ditbench.methods.protocols import Denoiser, StepPlan
 
 KERNELS = {
     "math": SDPBackend.MATH,

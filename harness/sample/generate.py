@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-import methods
-from harness.sample.execution import Execution, graph_problem
-from harness.sample.seeds import SampleStreams
-from harness.store.records import CellSpec
-from methods.diffusion.guidance import GuidanceRule, GuidedDenoiser
-from methods.diffusion.sampler import Noise, Sampler, SamplerOptions
-from methods.errors import CheckpointError, ConfigError
-from methods.protocols import Denoiser, StepPlan, WorkLedger
-from methods.registry import samplers
-from methods.weights import randomise
+from ditbench import methods
+from ditbench.harness.sample.execution import Execution, graph_problem
+from ditbench.harness.sample.seeds import SampleStreams
+from ditbench.harness.store.records import CellSpec
+from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser
+from ditbench.methods.diffusion.sampler import Noise, Sampler, SamplerOptions
+from ditbench.methods.errors import CheckpointError, ConfigError
+from ditbench.methods.protocols import Denoiser, StepPlan, WorkLedger
+from ditbench.methods.registry import samplers
+from ditbench.methods.weights import randomise
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DRAWING_INITS = ("uniform_", "normal_", "kaiming_uniform_", "xavier_uniform_")
@@ -125,7 +125,7 @@ class Problem:
 
 def checkpoint_problem(spec: CellSpec, path: Path | None) -> Problem | None:
     """Whether the device is there, the method's config possible, and the checkpoint fit. Takes no model's memory."""
-    from methods.weights import checkpoint_mismatch
+    from ditbench.methods.weights import checkpoint_mismatch
 
     if spec.device == "cuda" and not torch.cuda.is_available():
         return Problem("device", "this machine's torch sees no GPU (--device cpu runs the suite on the CPU)")

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.sample.order import Piece
-from harness.sample.shards import Shard, shard_path, shard_ranges, write_shard
+from ditbench.harness.sample.order import Piece
+from ditbench.harness.sample.shards import Shard, shard_path, shard_ranges, write_shard
 
 if TYPE_CHECKING:
-    from harness.sample.decode import PictureDecoder
-    from harness.sample.generate import BoundCell
+    from ditbench.harness.sample.decode import PictureDecoder
+    from ditbench.harness.sample.generate import BoundCell
 
 
 class NotFiniteError(ArithmeticError):
@@ -39,7 +39,7 @@ def make_pieces(
             progress()
     undecoded = [(piece.picture, piece.shard) for piece in pieces if piece.picture and not piece.picture.is_file()]
     for folder, group in groupby(undecoded, key=lambda each: each[0].parent):
-        from harness.sample.decode import decode_shards
+        from ditbench.harness.sample.decode import decode_shards
 
         decode_shards(decoder(), [shard for _, shard in group], folder, lambda _done, _total: progress())
 

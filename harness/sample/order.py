@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import InputError
-from harness.sample.shards import read_shard, shard_path, shard_ranges
-from harness.store.records import CellSpec, Frozen
-from harness.suite.identity import seed_blocks
+from ditbench.harness.errors import InputError
+from ditbench.harness.sample.shards import read_shard, shard_path, shard_ranges
+from ditbench.harness.store.records import CellSpec, Frozen
+from ditbench.harness.suite.identity import seed_blocks
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Order(Frozen):
     def _pieces(self, spec: CellSpec, folder: Path) -> Iterator[Piece]:
         pictures = None
         if spec.decoder is not None:
-            from harness.sample.decode import decoded_folder
+            from ditbench.harness.sample.decode import decoded_folder
 
             pictures = decoded_folder(folder, spec.decoder)
         for indices in shard_ranges(self.samples, self.shard):

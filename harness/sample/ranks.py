@@ -1,4 +1,5 @@
-"""Making a cell's samples in several processes: what each rank of ``torchrun -m harness.sample.ranks ORDER.json`` does.
+"""Making a cell's samples in several processes: what each rank does, as
+``torchrun -m ditbench.harness.sample.ranks ORDER.json`` starts it.
 
 Ranks share out the missing shards by number and never exchange numbers of a sample, so the world's size changes no
 sample. The first rank lists what is missing and tells the others, so that all share out the same list. The only thing
@@ -17,9 +18,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InputError
-from harness.lifetime import die_with_parent
-from harness.sample.order import Order
+from ditbench.harness.errors import InputError
+from ditbench.harness.lifetime import die_with_parent
+from ditbench.harness.sample.order import Order
 
 _PATIENCE = timedelta(days=30)  # ranks wait for the slowest one's share; a lost rank is noticed at once
 FAILURE = "ditbench-failure "
@@ -89,9 +90,9 @@ def make_share(order: Order, numbers: list[int], world: World) -> None:
 
     import torch
 
-    from harness.sample.decode import PictureDecoder, bind_decoder
-    from harness.sample.generate import BoundCell, bind
-    from harness.sample.making import make_pieces
+    from ditbench.harness.sample.decode import PictureDecoder, bind_decoder
+    from ditbench.harness.sample.generate import BoundCell, bind
+    from ditbench.harness.sample.making import make_pieces
 
     spec = order.spec
     # Not divided by the ranks: the number of threads moves the last bits of a sample, and the world's size must not.
@@ -135,9 +136,12 @@ def main(arguments: list[str]) -> int:
     die_with_parent()
     world = world_of_environment()
     if world is None or len(arguments) != 1:
-        print("error: start it as torchrun --nproc-per-node N -m harness.sample.ranks ORDER.json", file=sys.stderr)
+        print(
+            "error: start it as torchrun --nproc-per-node N -m ditbench.harness.sample.ranks ORDER.json",
+            file=sys.stderr,
+        )
         return 2
-    from harness.store.failures import failure_of
+    from ditbench.harness.store.failures import failure_of
 
     try:
         order = read_order(Path(arguments[0]))

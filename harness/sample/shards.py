@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.quality.images.npz import read_arrays
-from harness.store.arrays import write_npz
+from ditbench.harness.quality.images.npz import read_arrays
+from ditbench.harness.store.arrays import write_npz
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,13 @@ Vector = Mapping[str, Any]
 
 VECTORS = Path(__file__).with_name("vectors.json")
 GROUPS = {
-    "schedules and samplers": "harness.selfcheck.model_checks:schedules",
-    "FLOPs": "harness.selfcheck.model_checks:flops",
-    "models": "harness.selfcheck.model_checks:models",
-    "random streams": "harness.selfcheck.model_checks:streams",
-    "metrics": "harness.selfcheck.metric_checks:metrics",
-    "timing": "harness.selfcheck.timing_checks:timing",
-    "published figures": "harness.selfcheck.metric_checks:published",
+    "schedules and samplers": "ditbench.harness.selfcheck.model_checks:schedules",
+    "FLOPs": "ditbench.harness.selfcheck.model_checks:flops",
+    "models": "ditbench.harness.selfcheck.model_checks:models",
+    "random streams": "ditbench.harness.selfcheck.model_checks:streams",
+    "metrics": "ditbench.harness.selfcheck.metric_checks:metrics",
+    "timing": "ditbench.harness.selfcheck.timing_checks:timing",
+    "published figures": "ditbench.harness.selfcheck.metric_checks:published",
 }
 
 

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.selfcheck.checks import Case, Outcome, SkippedError, Vector, cases_of, exactly, near, vectors
+from ditbench.harness.selfcheck.checks import Case, Outcome, SkippedError, Vector, cases_of, exactly, near, vectors
 
 if TYPE_CHECKING:
-    from harness.assets import Entry
+    from ditbench.harness.assets import Entry
 
 Floats = NDArray[np.float64]
 
@@ -67,7 +67,7 @@ def metrics() -> list[Case]:
 
 def _frechet_closed(vector: Vector) -> Outcome:
     """Deviations 1..8 against 2..9, means half a unit apart, both turned by the same reflection."""
-    from harness.quality.frechet import frechet_distance
+    from ditbench.harness.quality.frechet import frechet_distance
 
     deviations = np.arange(1.0, 9.0)
     mirror = np.eye(8) - 2.0 * np.outer(deviations, deviations) / (deviations @ deviations)
@@ -78,7 +78,7 @@ def _frechet_closed(vector: Vector) -> Outcome:
 
 def _frechet(vector: Vector, offset: float = 0.0) -> Outcome:
     """From features as extractors give them, float32; adding the same number to all must change nothing."""
-    from harness.quality.frechet import frechet_from_features
+    from ditbench.harness.quality.frechet import frechet_from_features
 
     one, two = (each + offset for each in generated_and_real())
     measured = frechet_from_features(one.astype(np.float32), two.astype(np.float32))
@@ -86,48 +86,48 @@ def _frechet(vector: Vector, offset: float = 0.0) -> Outcome:
 
 
 def _kid(vector: Vector) -> Outcome:
-    from harness.quality.kernel import kernel_distance
+    from ditbench.harness.quality.kernel import kernel_distance
 
     found = kernel_distance(*generated_and_real(), subsets=vector["subsets"], subset_size=vector["subset_size"])
     return near([found.estimate.value, found.subset_std], vector["expected"], vector["tolerance"], relative=True)
 
 
 def _inception_score(vector: Vector) -> Outcome:
-    from harness.quality.inception_score import inception_score
+    from ditbench.harness.quality.inception_score import inception_score
 
     found = inception_score(logits(), splits=vector["splits"])
     return near([found.estimate.value, found.std], vector["expected"], vector["tolerance"], relative=True)
 
 
 def _precision_recall(vector: Vector) -> Outcome:
-    from harness.quality.neighbours import neighbour_metrics
+    from ditbench.harness.quality.neighbours import neighbour_metrics
 
     found = neighbour_metrics(*generated_and_real())
     return near([found.precision.value, found.recall.value], vector["expected"], vector["tolerance"])
 
 
 def _quantisation(vector: Vector) -> Outcome:
-    from harness.quality.images.quantise import quantise
+    from ditbench.harness.quality.images.quantise import quantise
 
     measured = quantise(np.array(vector["samples"], dtype=np.float32)).tolist()
     return exactly(measured, vector["expected"])
 
 
 def _digits(vector: Vector) -> Outcome:
-    from harness.quality.extractors.digits import reference_images
+    from ditbench.harness.quality.extractors.digits import reference_images
 
     images = reference_images(vector["expected"])
     return exactly(hashlib.sha256(images.tobytes()).hexdigest(), vector["expected"])
 
 
 def _psnr(vector: Vector) -> Outcome:
-    from harness.quality.perceptual import psnr
+    from ditbench.harness.quality.perceptual import psnr
 
     return near(psnr(*_shifted_images()).tolist(), [vector["expected"]], vector["tolerance"])
 
 
 def _ssim(vector: Vector) -> Outcome:
-    from harness.quality.perceptual import ssim
+    from ditbench.harness.quality.perceptual import ssim
 
     return near(ssim(*_shifted_images()).tolist(), [vector["expected"]], vector["tolerance"])
 
@@ -158,7 +158,7 @@ def published_adm(samples: Path) -> Mapping[str, float]:
     Raises InputError: files absent, changed or unreadable.
     """
     # The one call into the scoring of files: adapt it here if that changes.
-    from harness.quality.score import score_images
+    from ditbench.harness.quality.score import score_images
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # features of 50,000 images take hours on a CPU: a second check reads the first one's
@@ -167,14 +167,14 @@ def published_adm(samples: Path) -> Mapping[str, float]:
 
 
 def _configured() -> dict[str, Entry | None]:
-    from harness.assets import load_assets
+    from ditbench.harness.assets import load_assets
 
     assets = load_assets()
     return {INCEPTION: assets.find(INCEPTION)} | {name: assets.reference(name) for name in (REFERENCE, SAMPLES)}
 
 
 def _verified() -> Outcome:
-    from harness.assets import require, verified
+    from ditbench.harness.assets import require, verified
 
     for name in (INCEPTION, REFERENCE, SAMPLES):
         verified(require(name, "the self-check"))
@@ -182,7 +182,7 @@ def _verified() -> Outcome:
 
 
 def _scored() -> Mapping[str, float]:
-    from harness.assets import require
+    from ditbench.harness.assets import require
 
     return published_adm(require(SAMPLES, "the self-check").path)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.selfcheck.checks import Case, Outcome, Vector, exactly, near, vectors
+from ditbench.harness.selfcheck.checks import Case, Outcome, Vector, exactly, near, vectors
 
 
 def schedules() -> list[Case]:
@@ -50,7 +50,7 @@ def streams() -> list[Case]:
 
 
 def _schedule(vector: Vector) -> Outcome:
-    from methods.diffusion.schedules import linear_betas, noise_schedule
+    from ditbench.methods.diffusion.schedules import linear_betas, noise_schedule
 
     name = vector["array"]
     if name == "linear_betas":
@@ -66,8 +66,8 @@ def _schedule(vector: Vector) -> Outcome:
 
 def _sampled(vector: Vector) -> Outcome:
     """One pixel of data ~ N(0, s²) from z = 1: the best noise prediction is linear in x. 'Noise' is a constant."""
-    from methods.diffusion.sampler import DiffusionSampler, SamplerOptions
-    from methods.registry import samplers
+    from ditbench.methods.diffusion.sampler import DiffusionSampler, SamplerOptions
+    from ditbench.methods.registry import samplers
 
     options = SamplerOptions(**vector["options"])
     sampler: DiffusionSampler = samplers()[vector["sampler"]].load()(vector["steps"], options)
@@ -84,8 +84,8 @@ def _sampled(vector: Vector) -> Outcome:
 
 
 def _counted(vector: Vector) -> Outcome:
-    from harness.measure.count_cell import measure_flops
-    from harness.store.records import CellSpec
+    from ditbench.harness.measure.count_cell import measure_flops
+    from ditbench.harness.store.records import CellSpec
 
     method, steps = vector["method"], vector["steps"]
     spec = CellSpec(cell=method, method=method, config=vector["config"], sampler="ddim", steps=steps)
@@ -97,8 +97,8 @@ def _counted(vector: Vector) -> Outcome:
 
 
 def _digests() -> Outcome:
-    from methods.weights import sha256_file
-    from methods.zoo import FOLDER, manifest
+    from ditbench.methods.weights import sha256_file
+    from ditbench.methods.zoo import FOLDER, manifest
 
     entries = manifest()
     return exactly(
@@ -118,9 +118,9 @@ def _kept(stored: Vector, vector: Vector) -> Outcome:
 
 def _predicted(stored: Vector, vector: Vector) -> tuple[Tensor, list[list[int]]]:
     """Output (3, 2, 8, 8) for x = 1.5 sin(0.7 b + 1.3 i + 2.1 j), and by call the kept tokens a layer, if selected."""
-    import methods
-    from methods.protocols import WorkLedger
-    from methods.zoo import checkpoint
+    from ditbench import methods
+    from ditbench.methods.protocols import WorkLedger
+    from ditbench.methods.zoo import checkpoint
 
     model = methods.load_weights(methods.build(vector["method"]), checkpoint(vector["weights"]))
     batch, row, column = (torch.arange(n, dtype=torch.float64) for n in (3, 8, 8))
@@ -142,7 +142,7 @@ def _words(vector: Vector) -> Outcome:
 
 
 def _stream(vector: Vector) -> Outcome:
-    from harness.sample.seeds import SampleStreams
+    from ditbench.harness.sample.seeds import SampleStreams
 
     drawn = SampleStreams(vector["seed"], [vector["index"]], (2, 2), vector["classes"], "cpu")
     measured = {"label": int(drawn.labels[0]), "noise": [drawn.noise().flatten().tolist() for _ in range(2)]}

@@ -15,7 +15,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from harness.selfcheck.checks import Case, Outcome, Vector, between, cases_of, exactly
+from ditbench.harness.selfcheck.checks import Case, Outcome, Vector, between, cases_of, exactly
 
 ATTEMPTS = 3
 READINGS = 20_000
@@ -64,8 +64,8 @@ def _repeated(attempt: Callable[[Vector], Outcome], vector: Vector) -> Outcome:
 
 
 def _sleep(vector: Vector) -> Outcome:
-    from harness.measure.latency import timed
-    from harness.stats.intervals import summary
+    from ditbench.harness.measure.latency import timed
+    from ditbench.harness.stats.intervals import summary
 
     taken = [timed(lambda _: time.sleep(0.02), index, "cpu").wall_ms for index in range(SLEEPS)]
     return between(summary(taken).median, vector["low"], vector["high"], "ms")
@@ -73,8 +73,8 @@ def _sleep(vector: Vector) -> Outcome:
 
 def _doubled(vector: Vector) -> Outcome:
     """Ratio of medians of two chains, one twice as long, warmed up and interleaved like a method and its baseline."""
-    from harness.measure.latency import WHOLE, interleave, warm_up
-    from harness.suite.schema import LatencyOptions
+    from ditbench.harness.measure.latency import WHOLE, interleave, warm_up
+    from ditbench.harness.suite.schema import LatencyOptions
 
     matrix = torch.full((WIDTH, WIDTH), 1.0 / WIDTH)
 
@@ -98,7 +98,7 @@ def _doubled(vector: Vector) -> Outcome:
 
 def _threads(vector: Vector) -> Outcome:
     """Does torch run on as many threads as a timing asks for (all physical cores)?"""
-    from harness.environment import resolve_threads
+    from ditbench.harness.environment import resolve_threads
 
     cores, before = resolve_threads(0), torch.get_num_threads()
     torch.set_num_threads(cores)
@@ -119,6 +119,6 @@ def _load(vector: Vector) -> Outcome:
 
 def _running() -> float:
     """Running processes a physical core, mean of the last minute."""
-    from harness.environment import physical_cores
+    from ditbench.harness.environment import physical_cores
 
     return os.getloadavg()[0] / physical_cores()

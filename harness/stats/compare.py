@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
-from harness.stats.intervals import Estimate
+from ditbench.harness.stats.intervals import Estimate
 
 CONFIDENCE = 0.95
 # Below this share of the larger value two figures differ by the order of additions, not by what was measured.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.store.store import write_atomic
+from ditbench.harness.store.store import write_atomic
 
 
 def write_npz(path: Path, **arrays: ArrayLike) -> str:

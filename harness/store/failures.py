@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import traceback
 
-from harness.errors import InputError, StoreError
-from harness.store.records import Failure, FailureKind
+from ditbench.harness.errors import InputError, StoreError
+from ditbench.harness.store.records import Failure, FailureKind
 
 
 class FailedError(Exception):

@@ -20,8 +20,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from harness.errors import InputError, Position, StoreError
-from harness.store.records import Record
+from ditbench.harness.errors import InputError, Position, StoreError
+from ditbench.harness.store.records import Record
 
 _TEMPORARY = ".tmp"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 
-from harness.errors import InputError, Position
-from harness.published.load import fault_of
-from harness.suite.expand import Settings
-from harness.suite.positions import Node
-from harness.suite.schema import Suite
-from methods import registry
+from ditbench.harness.errors import InputError, Position
+from ditbench.harness.published.load import fault_of
+from ditbench.harness.suite.expand import Settings
+from ditbench.harness.suite.positions import Node
+from ditbench.harness.suite.schema import Suite
+from ditbench.methods import registry
 
 _COMPARED = ("digits",)  # data sets that a quality protocol has a reference of
 GRID = 1000  # timesteps of the training grid

@@ -1,6 +1,6 @@
 """A suite's cells -> drafts: ``defaults`` merged under each, ``matrix`` multiplied out, names given.
 
-Nothing is looked up here: that a method or a checkpoint exists is for ``harness.suite.plan`` to see.
+Nothing is looked up here: that a method or a checkpoint exists is for ``ditbench.harness.suite.plan`` to see.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from harness.errors import InputError, did_you_mean
-from harness.suite.load import LoadedSuite, expand_shorthand
-from harness.suite.positions import Node, merge
-from harness.suite.schema import NAME_PATTERN, SHORTHAND, CellFields, Decoder, Guidance, Sampler
-from harness.suite.validation import keys_at, validate
-from methods import registry
+from ditbench.harness.errors import InputError, did_you_mean
+from ditbench.harness.suite.load import LoadedSuite, expand_shorthand
+from ditbench.harness.suite.positions import Node, merge
+from ditbench.harness.suite.schema import NAME_PATTERN, SHORTHAND, CellFields, Decoder, Guidance, Sampler
+from ditbench.harness.suite.validation import keys_at, validate
+from ditbench.methods import registry
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 # Fields that a default name always shows, and fields that have their own column beside the variant's.

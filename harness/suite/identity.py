@@ -28,8 +28,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from harness.store.records import CellSpec
-from harness.suite.schema import Measurement
+from ditbench.harness.store.records import CellSpec
+from ditbench.harness.suite.schema import Measurement
 
 # Raise a number when the code of that measurement changes what it reports for the same input.
 VERSIONS: dict[str, int] = {
@@ -123,7 +123,7 @@ def measurement_identity(
     """The address of one measurement on one cell.
 
     options      the measurement's resolved options, as in ``PlannedMeasurement.options``
-    fingerprint  ``harness.environment.fingerprint``: hardware and versions that timings depend on
+    fingerprint  ``ditbench.harness.environment.fingerprint``: hardware and versions that timings depend on
     baseline     the cell that latency and training are interleaved with and paired figures compare with
     protocol     the quality protocol's id; needed for quality, ignored by the others
     """

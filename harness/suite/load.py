@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from harness.errors import InputError, Position, did_you_mean
-from harness.suite.positions import KeyPath, Node, merge, parse, read_text, respelled_number
-from harness.suite.schema import SHORTHAND, Suite
-from harness.suite.validation import validate
+from ditbench.harness.errors import InputError, Position, did_you_mean
+from ditbench.harness.suite.positions import KeyPath, Node, merge, parse, read_text, respelled_number
+from ditbench.harness.suite.schema import SHORTHAND, Suite
+from ditbench.harness.suite.validation import validate
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class LoadedSuite:
 
 def shipped_suites() -> dict[str, Path]:
     """Name -> file of the suites that come with ditbench, by name."""
-    folder = Path(str(files("suites")))
+    folder = Path(str(files("ditbench.suites")))
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 
 

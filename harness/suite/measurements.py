@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import InputError, MissingFileError
-from harness.store.records import CellSpec
-from harness.suite.identity import measurement_identity
-from harness.suite.load import LoadedSuite
-from harness.suite.positions import Node
-from harness.suite.schema import MEASUREMENTS, Measurement
-from harness.suite.waiting import Need, Waiting, grouped
-from methods.registry import methods
+from ditbench.harness.errors import InputError, MissingFileError
+from ditbench.harness.store.records import CellSpec
+from ditbench.harness.suite.identity import measurement_identity
+from ditbench.harness.suite.load import LoadedSuite
+from ditbench.harness.suite.positions import Node
+from ditbench.harness.suite.schema import MEASUREMENTS, Measurement
+from ditbench.harness.suite.waiting import Need, Waiting, grouped
+from ditbench.methods.registry import methods
 
 BESIDE_BASELINE = ("latency", "training", "paired")
 
@@ -116,7 +116,7 @@ def _of_asset(spec: CellSpec, field: str) -> bool:
 
 
 def _protocol(loaded: LoadedSuite) -> str:
-    from harness.quality.protocols import protocol  # only a suite that measures quality needs it
+    from ditbench.harness.quality.protocols import protocol  # only a suite that measures quality needs it
 
     quality = loaded.suite.quality
     try:
@@ -130,7 +130,7 @@ def _protocol(loaded: LoadedSuite) -> str:
 
 def _all_missing(loaded: LoadedSuite, name: Measurement, first: MissingFileError) -> list[MissingFileError]:
     """What a protocol lacks: it tells of its reference only once its extractor is there."""
-    from harness.quality.protocols import reference_entry
+    from ditbench.harness.quality.protocols import reference_entry
 
     quality, found = loaded.suite.quality, [first]
     if name == "quality":
@@ -161,8 +161,8 @@ def _lpips_digest(loaded: LoadedSuite) -> str | None:
     net = loaded.suite.paired.lpips
     if net is None:
         return None
-    from harness.assets import digest_of, require
-    from harness.quality.protocols import LPIPS_ASSETS
+    from ditbench.harness.assets import digest_of, require
+    from ditbench.harness.quality.protocols import LPIPS_ASSETS
 
     try:
         return digest_of(require(LPIPS_ASSETS[net], f"paired LPIPS ({net})"))

@@ -12,17 +12,24 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
-from harness.environment import environment, fingerprint, resolve_threads
-from harness.errors import InputError, MissingFileError, Position, did_you_mean
-from harness.store.records import CellSpec, DecoderSpec
-from harness.suite.checks import check
-from harness.suite.expand import Draft, expand
-from harness.suite.load import LoadedSuite
-from harness.suite.measurements import BESIDE_BASELINE, Missing, PlannedCell, PlannedMeasurement, latent_side, plan_cell
-from harness.suite.positions import Node
-from harness.suite.schema import MEASUREMENTS, Sampler, Suite
-from harness.suite.weights import asset_config, weights_digest
-from methods.registry import samplers
+from ditbench.harness.environment import environment, fingerprint, resolve_threads
+from ditbench.harness.errors import InputError, MissingFileError, Position, did_you_mean
+from ditbench.harness.store.records import CellSpec, DecoderSpec
+from ditbench.harness.suite.checks import check
+from ditbench.harness.suite.expand import Draft, expand
+from ditbench.harness.suite.load import LoadedSuite
+from ditbench.harness.suite.measurements import (
+    BESIDE_BASELINE,
+    Missing,
+    PlannedCell,
+    PlannedMeasurement,
+    latent_side,
+    plan_cell,
+)
+from ditbench.harness.suite.positions import Node
+from ditbench.harness.suite.schema import MEASUREMENTS, Sampler, Suite
+from ditbench.harness.suite.weights import asset_config, weights_digest
+from ditbench.methods.registry import samplers
 
 __all__ = ["BESIDE_BASELINE", "Plan", "PlannedCell", "PlannedMeasurement", "latent_side", "make_plan"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from harness.errors import InputError, Position
+from ditbench.harness.errors import InputError, Position
 
 KeyPath = tuple[str | int, ...]
 Scalar = str | int | float | bool | None

@@ -1,4 +1,4 @@
-"""What a suite may say. Unknown keys are refused; positions are added by ``harness.suite.load``.
+"""What a suite may say. Unknown keys are refused; positions are added by ``ditbench.harness.suite.load``.
 
 A suite names cells; ``matrix`` inside a cell sweeps any of its fields. ``defaults`` are merged under every
 cell, mappings deeply. A key set to null falls back to the built-in default, whatever ``defaults`` say.
@@ -21,7 +21,7 @@ Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Timestep = Annotated[int | float, Field(ge=0, le=999)]
 
 # ``sampler: ddim`` is short for ``sampler: {name: ddim}``, ``guidance: 1.5`` for ``guidance: {scale: 1.5}``.
-# ``harness.suite.load`` expands it before anything is merged, so that ``sampler: ddim`` in a cell keeps the
+# ``ditbench.harness.suite.load`` expands it before anything is merged, so that ``sampler: ddim`` in a cell keeps the
 # options that ``defaults`` give the sampler.
 SHORTHAND = {"sampler": "name", "guidance": "scale", "decoder": "weights"}
 

@@ -8,8 +8,8 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from harness.errors import InputError, Position, did_you_mean
-from harness.suite.positions import KeyPath, Node, respelled_number
+from ditbench.harness.errors import InputError, Position, did_you_mean
+from ditbench.harness.suite.positions import KeyPath, Node, respelled_number
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import InputError, MissingFileError, Position
+from ditbench.harness.errors import InputError, MissingFileError, Position
 
 if TYPE_CHECKING:
-    from harness.suite.plan import Plan
+    from ditbench.harness.suite.plan import Plan
 
 SHOWN = 6
 

@@ -6,9 +6,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from harness.assets import KNOWN, Entry, digest_of, load_assets, require, verified
-from harness.assets.digests import content_digest
-from harness.errors import InputError, MissingFileError, did_you_mean
+from ditbench.harness.assets import KNOWN, Entry, digest_of, load_assets, require, verified
+from ditbench.harness.assets.digests import content_digest
+from ditbench.harness.errors import InputError, MissingFileError, did_you_mean
 
 _ZOO = "zoo:"
 ASSET = "asset:"
@@ -16,7 +16,7 @@ ASSET = "asset:"
 
 def zoo_folder() -> Path:
     """The checkpoints that ship with ditbench: ``methods/zoo``."""
-    return Path(str(files("methods"))) / "zoo"
+    return Path(str(files("ditbench.methods"))) / "zoo"
 
 
 def weights_path(weights: str, folder: bool = False) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.backbones.layers import (
+from ditbench.methods.backbones.layers import (
     Attention,
     LabelEmbedder,
     Mlp,
@@ -24,12 +24,12 @@ from methods.backbones.layers import (
     per_token,
     sincos_2d,
 )
-from methods.config import make_config
-from methods.diffusion.process import Flow, Process, process_of
-from methods.errors import ConfigError
-from methods.lora.adapted import ALL, Adapted, BlockWork
-from methods.lora.config import AdapterConfig
-from methods.protocols import StaticWork, StepPlan, WorkLedger, WorkUnit
+from ditbench.methods.config import make_config
+from ditbench.methods.diffusion.process import Flow, Process, process_of
+from ditbench.methods.errors import ConfigError
+from ditbench.methods.lora.adapted import ALL, Adapted, BlockWork
+from ditbench.methods.lora.config import AdapterConfig
+from ditbench.methods.protocols import StaticWork, StepPlan, WorkLedger, WorkUnit
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from methods.diffusion.output import split_output
-from methods.diffusion.sampler import Denoise, DiffusionSampler, Noise
+from ditbench.methods.diffusion.output import split_output
+from ditbench.methods.diffusion.sampler import Denoise, DiffusionSampler, Noise
 
 
 class DDIM(DiffusionSampler):

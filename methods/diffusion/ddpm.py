@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
-from methods.diffusion.output import split_output
-from methods.diffusion.sampler import Denoise, DiffusionSampler, Noise
+from ditbench.methods.diffusion.output import split_output
+from ditbench.methods.diffusion.sampler import Denoise, DiffusionSampler, Noise
 
 
 class DDPM(DiffusionSampler):

@@ -11,10 +11,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from methods.diffusion.output import split_output
-from methods.diffusion.process import FlowMatching, Process
-from methods.diffusion.sampler import Denoise, Noise, Sampler, SamplerOptions
-from methods.errors import ConfigError
+from ditbench.methods.diffusion.output import split_output
+from ditbench.methods.diffusion.process import FlowMatching, Process
+from ditbench.methods.diffusion.sampler import Denoise, Noise, Sampler, SamplerOptions
+from ditbench.methods.errors import ConfigError
 
 OnStep = Callable[[int, Tensor], None] | None
 

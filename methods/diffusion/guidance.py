@@ -10,7 +10,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from methods.protocols import Denoiser, Flexible, StepPlan, WorkLedger
+from ditbench.methods.protocols import Denoiser, Flexible, StepPlan, WorkLedger
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.diffusion.output import split_output
-from methods.diffusion.schedules import NoiseSchedule
+from ditbench.methods.diffusion.output import split_output
+from ditbench.methods.diffusion.schedules import NoiseSchedule
 
 
 @dataclass(frozen=True)

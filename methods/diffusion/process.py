@@ -14,10 +14,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from methods.diffusion.loss import HybridLoss
-from methods.diffusion.output import split_output
-from methods.diffusion.schedules import TRAINING_STEPS, noise_schedule
-from methods.errors import ConfigError
+from ditbench.methods.diffusion.loss import HybridLoss
+from ditbench.methods.diffusion.output import split_output
+from ditbench.methods.diffusion.schedules import TRAINING_STEPS, noise_schedule
+from ditbench.methods.errors import ConfigError
 
 Flow = Literal["linear", "cosine"]
 Coefficient = Tensor | float

@@ -9,9 +9,9 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from methods.diffusion.process import Process
-from methods.diffusion.schedules import NoiseSchedule, Spacing, noise_schedule
-from methods.protocols import Denoiser, StepPlan
+from ditbench.methods.diffusion.process import Process
+from ditbench.methods.diffusion.schedules import NoiseSchedule, Spacing, noise_schedule
+from ditbench.methods.protocols import Denoiser, StepPlan
 
 
 class Denoise(Protocol):

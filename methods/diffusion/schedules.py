@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from methods.errors import ConfigError
+from ditbench.methods.errors import ConfigError
 
 TRAINING_STEPS = 1000
 Spacing = Literal["even", "ddim"]

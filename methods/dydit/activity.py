@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from methods.errors import ConfigError
+from ditbench.methods.errors import ConfigError
 
 # (training timestep, active heads, active MLP groups): figure 5 of arXiv 2410.03456, at the steps 25, 100 and 225 of
 # its 250. Between them linear, beyond them constant.

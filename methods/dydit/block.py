@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from methods.backbones.dit import DiTBlock
-from methods.backbones.layers import gelu, mix_heads, modulate
-from methods.dydit.config import DyDiTConfig
-from methods.dydit.routers import TokenRouter, WidthRouter, hard_sigmoid_sample
-from methods.dydit.tokens import apply_to_tokens
-from methods.dydit.width import AttentionSlice, MlpSlice
+from ditbench.methods.backbones.dit import DiTBlock
+from ditbench.methods.backbones.layers import gelu, mix_heads, modulate
+from ditbench.methods.dydit.config import DyDiTConfig
+from ditbench.methods.dydit.routers import TokenRouter, WidthRouter, hard_sigmoid_sample
+from ditbench.methods.dydit.tokens import apply_to_tokens
+from ditbench.methods.dydit.width import AttentionSlice, MlpSlice
 
 
 @dataclass(frozen=True)

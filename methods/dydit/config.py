@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from methods.backbones.dit import DiTConfig
-from methods.dydit.activity import Activity, BlockCost
-from methods.errors import ConfigError
+from ditbench.methods.backbones.dit import DiTConfig
+from ditbench.methods.dydit.activity import Activity, BlockCost
+from ditbench.methods.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.backbones.dit import DiT
-from methods.config import make_config
-from methods.conversion import shape_of
-from methods.dydit.config import DyDiTConfig
-from methods.dydit.model import DyDiT
+from ditbench.methods.backbones.dit import DiT
+from ditbench.methods.config import make_config
+from ditbench.methods.conversion import shape_of
+from ditbench.methods.dydit.config import DyDiTConfig
+from ditbench.methods.dydit.model import DyDiT
 
 
 @torch.no_grad()

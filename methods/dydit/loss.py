@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from methods.dydit.activity import BlockCost
-from methods.dydit.block import Masks
+from ditbench.methods.dydit.activity import BlockCost
+from ditbench.methods.dydit.block import Masks
 
 
 def active_share(masks: Sequence[Masks], cost: BlockCost) -> Tensor:

@@ -13,19 +13,19 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from methods.backbones.dit import DiT, DiTBlock, DiTConfig
-from methods.config import make_config
-from methods.dydit.activity import counts
-from methods.dydit.block import DynamicBlock, Masks
-from methods.dydit.config import DyDiTConfig
-from methods.dydit.routers import TokenRouter, WidthRouter
-from methods.dydit.tokens import imposed_mask
-from methods.dydit.width import AttentionSlice, Indices, MlpSlice, slice_attention, slice_mlp
-from methods.dydit.work import Planner, work_units
-from methods.errors import ConfigError
-from methods.lora.adapted import ALL
-from methods.lora.lora import sources_of, weight_of
-from methods.protocols import StepPlan, WorkLedger, WorkUnit
+from ditbench.methods.backbones.dit import DiT, DiTBlock, DiTConfig
+from ditbench.methods.config import make_config
+from ditbench.methods.dydit.activity import counts
+from ditbench.methods.dydit.block import DynamicBlock, Masks
+from ditbench.methods.dydit.config import DyDiTConfig
+from ditbench.methods.dydit.routers import TokenRouter, WidthRouter
+from ditbench.methods.dydit.tokens import imposed_mask
+from ditbench.methods.dydit.width import AttentionSlice, Indices, MlpSlice, slice_attention, slice_mlp
+from ditbench.methods.dydit.work import Planner, work_units
+from ditbench.methods.errors import ConfigError
+from ditbench.methods.lora.adapted import ALL
+from ditbench.methods.lora.lora import sources_of, weight_of
+from ditbench.methods.protocols import StepPlan, WorkLedger, WorkUnit
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from methods.backbones.layers import modulate
+from ditbench.methods.backbones.layers import modulate
 
 
 def apply_to_tokens(

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.backbones.layers import Attention, Mlp, gelu, mix_heads
+from ditbench.methods.backbones.layers import Attention, Mlp, gelu, mix_heads
 
 Indices = tuple[int, ...]
 WeightOf = Callable[[nn.Linear], Tensor]

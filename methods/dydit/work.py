@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from methods.dydit.block import DynamicBlock
-from methods.dydit.width import slice_attention, slice_mlp
-from methods.protocols import StepPlan, WorkUnit
+from ditbench.methods.dydit.block import DynamicBlock
+from ditbench.methods.dydit.width import slice_attention, slice_mlp
+from ditbench.methods.protocols import StepPlan, WorkUnit
 
 if TYPE_CHECKING:
-    from methods.dydit.model import DyDiT
+    from ditbench.methods.dydit.model import DyDiT
 
 TOKEN_ROUTERS, WIDTH_ROUTERS = "token routers", "width routers"
 

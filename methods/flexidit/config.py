@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from methods.backbones.dit import DiTConfig
-from methods.errors import ConfigError
-from methods.flexidit.cost import macs
-from methods.flexidit.schedule import Schedule
-from methods.lora.config import AdapterConfig
+from ditbench.methods.backbones.dit import DiTConfig
+from ditbench.methods.errors import ConfigError
+from ditbench.methods.flexidit.cost import macs
+from ditbench.methods.flexidit.schedule import Schedule
+from ditbench.methods.lora.config import AdapterConfig
 
 Recipe = Literal["shared", "lora"]
 Positions = Literal["centre", "corner"]

@@ -7,12 +7,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from methods.backbones.dit import DiT
-from methods.config import make_config
-from methods.conversion import shape_of
-from methods.flexidit.config import FlexiDiTConfig
-from methods.flexidit.model import FlexiDiT, NewSize
-from methods.flexidit.patching import lift_embedding, lift_head, project_embedding, project_head
+from ditbench.methods.backbones.dit import DiT
+from ditbench.methods.config import make_config
+from ditbench.methods.conversion import shape_of
+from ditbench.methods.flexidit.config import FlexiDiTConfig
+from ditbench.methods.flexidit.model import FlexiDiT, NewSize
+from ditbench.methods.flexidit.patching import lift_embedding, lift_head, project_embedding, project_head
 
 
 @torch.no_grad()

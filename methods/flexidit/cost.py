@@ -1,13 +1,13 @@
 """Multiply-accumulates of a DiT by patch size, in closed form: what schedules for a target compute are solved with.
 
-Counting itself (``harness.measure.flops``) does not use it; a test holds the two equal.
+Counting itself (``ditbench.harness.measure.flops``) does not use it; a test holds the two equal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from methods.backbones.dit import DiTConfig
+from ditbench.methods.backbones.dit import DiTConfig
 
 CostOf = Callable[[int], float]
 """Patch size -> multiply-accumulates of one forward of one sequence."""

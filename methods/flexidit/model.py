@@ -14,18 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.backbones.dit import DiT
-from methods.backbones.layers import PatchEmbed, sincos_2d
-from methods.config import make_config
-from methods.errors import ConfigError
-from methods.flexidit.config import FlexiDiTConfig
-from methods.flexidit.cost import macs
-from methods.flexidit.packing import choose_layouts, run_pair
-from methods.flexidit.patching import patch_positions, project_embedding, project_head
-from methods.flexidit.schedule import Resolved
-from methods.flexidit.work import work_units
-from methods.lora.adapted import ALL
-from methods.protocols import StepPlan, WorkLedger, WorkUnit
+from ditbench.methods.backbones.dit import DiT
+from ditbench.methods.backbones.layers import PatchEmbed, sincos_2d
+from ditbench.methods.config import make_config
+from ditbench.methods.errors import ConfigError
+from ditbench.methods.flexidit.config import FlexiDiTConfig
+from ditbench.methods.flexidit.cost import macs
+from ditbench.methods.flexidit.packing import choose_layouts, run_pair
+from ditbench.methods.flexidit.patching import patch_positions, project_embedding, project_head
+from ditbench.methods.flexidit.schedule import Resolved
+from ditbench.methods.flexidit.work import work_units
+from ditbench.methods.lora.adapted import ALL
+from ditbench.methods.protocols import StepPlan, WorkLedger, WorkUnit
 
 FINE = 1000
 

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from methods.backbones.layers import Packing
-from methods.protocols import StepPlan, WorkLedger
+from ditbench.methods.backbones.layers import Packing
+from ditbench.methods.protocols import StepPlan, WorkLedger
 
 if TYPE_CHECKING:
-    from methods.flexidit.model import FlexiDiT
+    from ditbench.methods.flexidit.model import FlexiDiT
 
 LAYOUTS = ("separate", "padded", "joined", "packed")
 REPEATS = 5

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, cast, get_args
 
-from methods.errors import ConfigError
-from methods.flexidit.cost import CostOf
+from ditbench.methods.errors import ConfigError
+from ditbench.methods.flexidit.cost import CostOf
 
 Order = Literal["weak-first", "weak-last", "interleaved"]
 Form = Literal["target", "steps", "fractions"]

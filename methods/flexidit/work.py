@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from methods.backbones.dit import FinalLayer
-from methods.backbones.layers import PatchEmbed
-from methods.flexidit.packing import arrange, join
-from methods.lora.adapted import BlockWork
-from methods.protocols import StepPlan, WorkUnit
+from ditbench.methods.backbones.dit import FinalLayer
+from ditbench.methods.backbones.layers import PatchEmbed
+from ditbench.methods.flexidit.packing import arrange, join
+from ditbench.methods.lora.adapted import BlockWork
+from ditbench.methods.protocols import StepPlan, WorkUnit
 
 if TYPE_CHECKING:
-    from methods.flexidit.model import FlexiDiT
+    from ditbench.methods.flexidit.model import FlexiDiT
 
 
 def work_units(model: FlexiDiT, plan: StepPlan, rows: int) -> list[WorkUnit]:

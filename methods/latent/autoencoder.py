@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.errors import CheckpointError, ConfigError
-from methods.torchvision_shim import ensure_torchvision_importable
-from methods.weights import compare, read_state, save_state
+from ditbench.methods.errors import CheckpointError, ConfigError
+from ditbench.methods.torchvision_shim import ensure_torchvision_importable
+from ditbench.methods.weights import compare, read_state, save_state
 
 SD_CONFIG: Mapping[str, Any] = {
     "block_out_channels": (128, 256, 512, 512),

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.lora.lora import LoraLinear, Switch, add_lora
-from methods.prepared import KeepsPrepared
-from methods.protocols import StepPlan
+from ditbench.methods.lora.lora import LoraLinear, Switch, add_lora
+from ditbench.methods.prepared import KeepsPrepared
+from ditbench.methods.protocols import StepPlan
 
 ALL = "all"
 """The name of the only update of a model that has one set."""

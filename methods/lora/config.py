@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from methods.config import make_config
-from methods.errors import ConfigError
+from ditbench.methods.config import make_config
+from ditbench.methods.errors import ConfigError
 
 TARGETS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
 Factor = Literal["up", "down"]

@@ -13,11 +13,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from methods.backbones.dit import DiT, DiTConfig
-from methods.conversion import static_shape
-from methods.errors import CheckpointError
-from methods.weights import Shaped, compare, load_into, mismatch, read_shapes, sha256_file
-from methods.zoo import checkpoint, manifest
+from ditbench.methods.backbones.dit import DiT, DiTConfig
+from ditbench.methods.conversion import static_shape
+from ditbench.methods.errors import CheckpointError
+from ditbench.methods.weights import Shaped, compare, load_into, mismatch, read_shapes, sha256_file
+from ditbench.methods.zoo import checkpoint, manifest
 
 KEY, ZOO = "adapter", "zoo:"
 
@@ -133,10 +133,10 @@ def load_adapter(
 
 def put_base(model: DiT, static: DiT, rank_parts: bool) -> None:
     """Put the weights of ``static`` into ``model`` as a conversion does; what it adds stays as it is."""
-    from methods.dydit import convert as dydit
-    from methods.dydit.model import DyDiT
-    from methods.flexidit import convert as flexidit
-    from methods.flexidit.model import FlexiDiT
+    from ditbench.methods.dydit import convert as dydit
+    from ditbench.methods.dydit.model import DyDiT
+    from ditbench.methods.flexidit import convert as flexidit
+    from ditbench.methods.flexidit.model import FlexiDiT
 
     if isinstance(model, DyDiT):
         dydit.fill(model, static, rank_parts)

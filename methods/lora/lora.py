@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.lora.config import AdapterConfig
-from methods.prepared import PreparedWeights
+from ditbench.methods.lora.config import AdapterConfig
+from ditbench.methods.prepared import PreparedWeights
 
 
 @dataclass(frozen=True, eq=False)

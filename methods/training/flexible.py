@@ -7,13 +7,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from methods.diffusion.ddpm import DDPM
-from methods.diffusion.flow import Euler
-from methods.errors import ConfigError
-from methods.flexidit.model import FlexiDiT
-from methods.training.loop import LossOf
-from methods.training.objectives import Data, draw_batch, drop_labels
-from methods.training.recipe import FlexibleRecipe, MatchingRecipe, Recipe
+from ditbench.methods.diffusion.ddpm import DDPM
+from ditbench.methods.diffusion.flow import Euler
+from ditbench.methods.errors import ConfigError
+from ditbench.methods.flexidit.model import FlexiDiT
+from ditbench.methods.training.loop import LossOf
+from ditbench.methods.training.objectives import Data, draw_batch, drop_labels
+from ditbench.methods.training.recipe import FlexibleRecipe, MatchingRecipe, Recipe
 
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from methods.errors import CheckpointError
-from methods.training.recipe import OptimizerRecipe, Recipe
+from ditbench.methods.errors import CheckpointError
+from ditbench.methods.training.recipe import OptimizerRecipe, Recipe
 
 LossOf = Callable[[nn.Module, torch.Generator, int], Tensor]
 """(model in train mode, this step's generator, step) -> scalar loss."""

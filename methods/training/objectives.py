@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.diffusion.process import Process
-from methods.dydit.loss import active_share, flops_loss, target_at
-from methods.dydit.model import DyDiT, MaskedOutput
-from methods.protocols import Denoiser
-from methods.training.data.digits import Digits
-from methods.training.loop import LossOf
-from methods.training.recipe import Recipe
+from ditbench.methods.diffusion.process import Process
+from ditbench.methods.dydit.loss import active_share, flops_loss, target_at
+from ditbench.methods.dydit.model import DyDiT, MaskedOutput
+from ditbench.methods.protocols import Denoiser
+from ditbench.methods.training.data.digits import Digits
+from ditbench.methods.training.loop import LossOf
+from ditbench.methods.training.recipe import Recipe
 
 
 @dataclass(frozen=True)

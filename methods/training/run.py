@@ -10,22 +10,22 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-import methods
-from methods.backbones.dit import DiT
-from methods.conversion import static_shape
-from methods.dydit.model import DyDiT
-from methods.errors import ConfigError
-from methods.flexidit.model import FlexiDiT
-from methods.lora.accounting import accounting
-from methods.lora.files import Origin, added, put_base
-from methods.registry import datasets
-from methods.training.data.digits import Digits
-from methods.training.digit_classifier import DigitClassifier
-from methods.training.flexible import check_sizes, flexible_denoising
-from methods.training.loop import LossOf, train
-from methods.training.objectives import Data, classification, denoising, dynamic_denoising
-from methods.training.recipe import Recipe
-from methods.weights import save_state
+from ditbench import methods
+from ditbench.methods.backbones.dit import DiT
+from ditbench.methods.conversion import static_shape
+from ditbench.methods.dydit.model import DyDiT
+from ditbench.methods.errors import ConfigError
+from ditbench.methods.flexidit.model import FlexiDiT
+from ditbench.methods.lora.accounting import accounting
+from ditbench.methods.lora.files import Origin, added, put_base
+from ditbench.methods.registry import datasets
+from ditbench.methods.training.data.digits import Digits
+from ditbench.methods.training.digit_classifier import DigitClassifier
+from ditbench.methods.training.flexible import check_sizes, flexible_denoising
+from ditbench.methods.training.loop import LossOf, train
+from ditbench.methods.training.objectives import Data, classification, denoising, dynamic_denoising
+from ditbench.methods.training.recipe import Recipe
+from ditbench.methods.weights import save_state
 
 
 @dataclass(frozen=True)

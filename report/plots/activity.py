@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from report.activity import PARTS, Activity, Shares, activity_of, mean_share
-from report.plots.style import BLUE, DARK, FAINT, GREY, OPEN, PAGE_WIDTH, Picture, picture, shortened, styled
-from report.run_view import RunView
-from report.times import Timeline, in_order, timeline
+from ditbench.report.activity import PARTS, Activity, Shares, activity_of, mean_share
+from ditbench.report.plots.style import BLUE, DARK, FAINT, GREY, OPEN, PAGE_WIDTH, Picture, picture, shortened, styled
+from ditbench.report.run_view import RunView
+from ditbench.report.times import Timeline, in_order, timeline
 
 MOST_ROWS = 8
 # Inches: the sides, a row's name, its curve, its map, and the room to the next row.

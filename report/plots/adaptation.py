@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from harness.store.records import Quantity
-from report.adaptation import Group, groups_of
-from report.numbers import scale_for, short
-from report.plots.labels import Label, Segment, place_labels
-from report.plots.style import (
+from ditbench.harness.store.records import Quantity
+from ditbench.report.adaptation import Group, groups_of
+from ditbench.report.numbers import scale_for, short
+from ditbench.report.plots.labels import Label, Segment, place_labels
+from ditbench.report.plots.style import (
     BLUE,
     BROWN,
     DARK,
@@ -27,7 +27,7 @@ from report.plots.style import (
     picture,
     styled,
 )
-from report.run_view import RunView
+from ditbench.report.run_view import RunView
 
 _MARKERS = {"full": "o", "lora": "s", "td-lora": "^"}
 _WORDS = {"full": "all weights", "lora": "LoRA", "td-lora": "TD-LoRA"}

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from report.flexible import Agreement, agreement_of
-from report.numbers import short
-from report.plots.schedule import size_colours
-from report.plots.style import COLUMN_WIDTH, PAGE_WIDTH, Picture, picture, shortened, styled
-from report.run_view import RunView
-from report.times import Timeline, in_order, timeline
+from ditbench.report.flexible import Agreement, agreement_of
+from ditbench.report.numbers import short
+from ditbench.report.plots.schedule import size_colours
+from ditbench.report.plots.style import COLUMN_WIDTH, PAGE_WIDTH, Picture, picture, shortened, styled
+from ditbench.report.run_view import RunView
+from ditbench.report.times import Timeline, in_order, timeline
 
 MOST_PANELS = 4
 

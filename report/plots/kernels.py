@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from report.flexible import schedule_of
-from report.plots.style import (
+from ditbench.report.flexible import schedule_of
+from ditbench.report.plots.style import (
     BLUE,
     BROWN,
     DARK,
@@ -25,7 +25,7 @@ from report.plots.style import (
     shortened,
     styled,
 )
-from report.run_view import Row, RunView
+from ditbench.report.run_view import Row, RunView
 
 # Fixed order and colours: the same class looks the same in every report.
 _COLOURS = {

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
 
-from report.plots.style import DARK
+from ditbench.report.plots.style import DARK
 
 _LEADER = "#9A9A9A"
 # Where a name may start: eight directions at growing distances in points, the usual upper right first.

@@ -13,12 +13,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from harness.stats.pareto import Point, pareto_front
-from harness.store.records import Quantity
-from report.fronts import front_probabilities, percent, unsettled
-from report.numbers import Scale, decimals_for, fixed, scale_for, with_unit
-from report.plots.labels import Label, Segment, place_labels
-from report.plots.style import (
+from ditbench.harness.stats.pareto import Point, pareto_front
+from ditbench.harness.store.records import Quantity
+from ditbench.report.fronts import front_probabilities, percent, unsettled
+from ditbench.report.numbers import Scale, decimals_for, fixed, scale_for, with_unit
+from ditbench.report.plots.labels import Label, Segment, place_labels
+from ditbench.report.plots.style import (
     BLUE,
     COLUMN_WIDTH,
     DARK,
@@ -30,7 +30,7 @@ from report.plots.style import (
     shortened,
     styled,
 )
-from report.run_view import Row, RunView
+from ditbench.report.run_view import Row, RunView
 
 MOST_LABELS = 24
 LEAST_SHOWN = 0.2  # below, the probability of a cell off the front is left to the tables: the names need the room

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from report.numbers import decimals_for, fixed, scale_for
-from report.plots.style import BLUE, DARK, FAINT, GREY, PAGE_WIDTH, Picture, picture, shortened, styled
-from report.run_view import RunView
-from report.times import Timeline, in_order, timeline
+from ditbench.report.numbers import decimals_for, fixed, scale_for
+from ditbench.report.plots.style import BLUE, DARK, FAINT, GREY, PAGE_WIDTH, Picture, picture, shortened, styled
+from ditbench.report.run_view import RunView
+from ditbench.report.times import Timeline, in_order, timeline
 
 MOST_RIDGES = 40
 

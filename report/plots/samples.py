@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from report.plots.style import VERMILION
-from report.run_view import Row, RunView
+from ditbench.report.plots.style import VERMILION
+from ditbench.report.run_view import Row, RunView
 
 COLUMNS = 10
 MOST_ROWS = 4

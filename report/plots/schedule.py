@@ -12,9 +12,9 @@ from matplotlib.colors import LinearSegmentedColormap, to_hex
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from report.flexible import Schedule, agreement_of, in_words, schedule_of
-from report.plots.style import DARK, PAGE_WIDTH, Picture, picture, shortened, styled
-from report.run_view import RunView
+from ditbench.report.flexible import Schedule, agreement_of, in_words, schedule_of
+from ditbench.report.plots.style import DARK, PAGE_WIDTH, Picture, picture, shortened, styled
+from ditbench.report.run_view import RunView
 
 MOST_ROWS = 16
 _INCHES = 0.23  # a row of one strip; with two strips it is _TWO times as high

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from report.plots.style import OPEN, PAGE_WIDTH, Picture, picture, styled
-from report.run_view import Row, RunView
+from ditbench.report.plots.style import OPEN, PAGE_WIDTH, Picture, picture, styled
+from ditbench.report.run_view import Row, RunView
 
 PREFIX = "token_maps-"
 MOST_CELLS, MOST_SAMPLES, MOST_STEPS = 3, 6, 8

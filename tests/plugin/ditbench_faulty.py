@@ -4,7 +4,7 @@ import os
 import time
 from typing import Any
 
-from methods.backbones.dit import DiT, dit
+from ditbench.methods.backbones.dit import DiT, dit
 
 TINY = {"input_size": 8, "in_channels": 1, "hidden_size": 32, "depth": 1, "num_heads": 2, "num_classes": 10}
 

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from harness.errors import InputError
-from harness.quality.images.quantise import quantise
-from methods.registry import datasets
-from methods.training.data.digits import Digits
-from methods.training.digit_classifier import DigitClassifier
-from methods.weights import load_into, sha256_file
-from methods.zoo import checkpoint, manifest
+from ditbench.harness.errors import InputError
+from ditbench.harness.quality.images.quantise import quantise
+from ditbench.methods.registry import datasets
+from ditbench.methods.training.data.digits import Digits
+from ditbench.methods.training.digit_classifier import DigitClassifier
+from ditbench.methods.weights import load_into, sha256_file
+from ditbench.methods.zoo import checkpoint, manifest
 
 
 class DigitExtractor:

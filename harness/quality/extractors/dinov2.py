@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.errors import InputError
-from harness.quality.extractors.inception import full_float32, read_weights
-from harness.quality.extractors.resize import bicubic_8bit, rgb
-from methods.weights import mismatch
+from ditbench.harness.errors import InputError
+from ditbench.harness.quality.extractors.inception import full_float32, read_weights
+from ditbench.harness.quality.extractors.resize import bicubic_8bit, rgb
+from ditbench.methods.weights import mismatch
 
 SIZE = 224
 _HEAD, _PATCH = 64, 14

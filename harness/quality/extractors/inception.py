@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.errors import InputError
-from harness.quality.extractors.resize import bicubic, bilinear_tf1, rgb
-from methods.errors import CheckpointError
-from methods.torchvision_shim import ensure_torchvision_importable
-from methods.weights import read_state
+from ditbench.harness.errors import InputError
+from ditbench.harness.quality.extractors.resize import bicubic, bilinear_tf1, rgb
+from ditbench.methods.errors import CheckpointError
+from ditbench.methods.torchvision_shim import ensure_torchvision_importable
+from ditbench.methods.weights import read_state
 
 SIZE = 299
 _SPATIAL_BLOCK = "Mixed_6d"

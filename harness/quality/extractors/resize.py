@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from methods.torchvision_shim import ensure_torchvision_importable
+from ditbench.methods.torchvision_shim import ensure_torchvision_importable
 
 _FIXED_POINT = 2.0**22  # Pillow's 8-bit resize rounds its weights to multiples of 1 / 2^22
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import InputError
+from ditbench.harness.errors import InputError
 
 CHANNELS = (1, 3)
 

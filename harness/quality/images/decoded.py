@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import InputError
-from harness.quality.images.checks import check_layout, checked_count, in_batches
-from harness.quality.images.npz import read_arrays, read_header
+from ditbench.harness.errors import InputError
+from ditbench.harness.quality.images.checks import check_layout, checked_count, in_batches
+from ditbench.harness.quality.images.npz import read_arrays, read_header
 
 IMAGES = "images"
 
 
 class DecodedImages:
-    """The first ``count`` pictures in files of ``harness.sample.decode``; one file is in memory at a time.
+    """The first ``count`` pictures in files of ``ditbench.harness.sample.decode``; one file is in memory at a time.
 
     paths: the files in order. Raises InputError: a file that is missing or damaged, pictures of two sizes, fewer than
     ``count``.

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.lib import format as npy
 from PIL import Image
 
-from harness.errors import InputError
-from harness.quality.images.source import ImageSource, stream_size
+from ditbench.harness.errors import InputError
+from ditbench.harness.quality.images.source import ImageSource, stream_size
 
 Progress = Callable[[int, int], None]
 

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.errors import InputError
-from harness.quality.images.checks import checked_count, in_batches
+from ditbench.harness.errors import InputError
+from ditbench.harness.quality.images.checks import checked_count, in_batches
 
 _IGNORED = (".txt", ".json", ".csv")
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp")

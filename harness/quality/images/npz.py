@@ -20,8 +20,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from harness.errors import InputError, did_you_mean
-from harness.quality.images.checks import check_layout, checked_count
+from ditbench.harness.errors import InputError, did_you_mean
+from ditbench.harness.quality.images.checks import check_layout, checked_count
 
 IMAGES = "arr_0"
 _SUFFIX = ".npy"

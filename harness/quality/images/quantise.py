@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import InputError
+from ditbench.harness.errors import InputError
 
 
 def quantise(samples: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:

@@ -10,11 +10,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import InputError
-from harness.quality.images.checks import CHANNELS, check_layout, checked_count, in_batches
-from harness.quality.images.folder import FolderImages
-from harness.quality.images.npz import NpzImages, read_arrays, read_header
-from harness.quality.images.quantise import quantise
+from ditbench.harness.errors import InputError
+from ditbench.harness.quality.images.checks import CHANNELS, check_layout, checked_count, in_batches
+from ditbench.harness.quality.images.folder import FolderImages
+from ditbench.harness.quality.images.npz import NpzImages, read_arrays, read_header
+from ditbench.harness.quality.images.quantise import quantise
 
 _STREAM_BYTES = 8 << 20
 

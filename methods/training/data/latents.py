@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from methods.errors import ConfigError
+from ditbench.methods.errors import ConfigError
 
 
 @dataclass(frozen=True)

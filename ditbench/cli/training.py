@@ -9,17 +9,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.environment import resolve_threads
-from harness.errors import InputError, did_you_mean
-from harness.store.store import write_json
+from ditbench.harness.environment import resolve_threads
+from ditbench.harness.errors import InputError, did_you_mean
+from ditbench.harness.store.store import write_json
 
 if TYPE_CHECKING:
-    from methods.training.recipe import Recipe
+    from ditbench.methods.training.recipe import Recipe
 
 
 def shipped_recipes() -> dict[str, Path]:
     """name -> file of the recipes in the package."""
-    folder = Path(str(files("methods"))) / "training" / "recipes"
+    folder = Path(str(files("ditbench.methods"))) / "training" / "recipes"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
@@ -40,12 +40,12 @@ def train_recipe(recipe: str, out: Path | None, publish: bool, device: str = "cp
     """
     import torch
 
-    from harness.suite.positions import parse, read_text
-    from harness.suite.validation import validate
-    from harness.suite.weights import weights_path
-    from methods.errors import CheckpointError, ConfigError
-    from methods.training.recipe import Recipe
-    from methods.training.run import run_recipe
+    from ditbench.harness.suite.positions import parse, read_text
+    from ditbench.harness.suite.validation import validate
+    from ditbench.harness.suite.weights import weights_path
+    from ditbench.methods.errors import CheckpointError, ConfigError
+    from ditbench.methods.training.recipe import Recipe
+    from ditbench.methods.training.run import run_recipe
 
     torch.set_num_threads(resolve_threads(0))
     path = recipe_path(recipe)
@@ -83,12 +83,12 @@ def seeded(recipe: Recipe, seed: int | None) -> Recipe:
 
 def _generation_figures(recipe: Recipe, path: Path, folder: Path) -> dict[str, Any]:
     """Quality of 1,000 unguided samples under the embedded protocol: 50 DDPM steps, or 25 of Heun's for a flow."""
-    from harness.quality.evaluate import SeedBlock, score
-    from harness.sample.generate import bind
-    from harness.sample.making import generate_shards
-    from harness.store.records import CellSpec
-    from harness.suite.schema import QualityOptions
-    from methods.registry import predicts
+    from ditbench.harness.quality.evaluate import SeedBlock, score
+    from ditbench.harness.sample.generate import bind
+    from ditbench.harness.sample.making import generate_shards
+    from ditbench.harness.store.records import CellSpec
+    from ditbench.harness.suite.schema import QualityOptions
+    from ditbench.methods.registry import predicts
 
     flows = predicts(recipe.method, recipe.config) == "velocity"
     sampler, steps = ("heun", 25) if flows else ("ddpm", 50)
@@ -115,7 +115,7 @@ def _generation_figures(recipe: Recipe, path: Path, folder: Path) -> dict[str, A
 
 
 def _publish(name: str, path: Path, entry: dict[str, Any]) -> None:
-    from methods.zoo import FOLDER, MANIFEST, manifest
+    from ditbench.methods.zoo import FOLDER, MANIFEST, manifest
 
     shutil.copyfile(path, FOLDER / path.name)
     write_json(MANIFEST, dict(sorted({**manifest(), name: entry}.items())))

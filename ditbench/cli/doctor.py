@@ -17,10 +17,10 @@ from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
-from ditbench.fit import compared
-from harness.assets import KNOWN, AssetStatus, config_file, status
-from harness.assets.config import FILE_NAME, table_header
-from harness.environment import visible_gpu
+from ditbench.cli.fit import compared
+from ditbench.harness.assets import KNOWN, AssetStatus, config_file, status
+from ditbench.harness.assets.config import FILE_NAME, table_header
+from ditbench.harness.environment import visible_gpu
 
 PLACES = f"./{FILE_NAME} or ~/.config/ditbench/{FILE_NAME}"
 LEAST_FREE_GIB = 1.0
@@ -109,14 +109,14 @@ def _build(torch: ModuleType) -> str:
 
 
 def _torchvision() -> str:
-    from methods.torchvision_shim import ensure_torchvision_importable
+    from ditbench.methods.torchvision_shim import ensure_torchvision_importable
 
     shimmed = ensure_torchvision_importable()
     return _importable("torchvision") + (" (compiled operators left out; not needed)" if shimmed else "")
 
 
 def _diffusers() -> str:
-    from methods.torchvision_shim import ensure_torchvision_importable
+    from ditbench.methods.torchvision_shim import ensure_torchvision_importable
 
     ensure_torchvision_importable()
     return _importable("diffusers")

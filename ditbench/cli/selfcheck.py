@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from harness.environment import versions
+from ditbench.harness.environment import versions
 
 if TYPE_CHECKING:
-    from harness.selfcheck.checks import Check
+    from ditbench.harness.selfcheck.checks import Check
 
 COLUMNS = 80
 SHOWN_VERSIONS = ("torch", "numpy", "scipy", "fvcore")
@@ -22,7 +22,7 @@ SHOWN_ENTRIES = 4
 
 def show_selfcheck(as_json: bool) -> int:
     """Run all checks and print them as they end, or all at once as JSON. Returns the exit code: 1 if any failed."""
-    from harness.selfcheck.checks import GROUPS, run
+    from ditbench.harness.selfcheck.checks import GROUPS, run
 
     installed = versions()
     if not as_json:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.suite.plan import Plan, PlannedCell
+from ditbench.harness.suite.plan import Plan, PlannedCell
 
 if TYPE_CHECKING:
-    from ditbench.plan import CellCost, Forecast
+    from ditbench.cli.plan import CellCost, Forecast
 
 HEAD: tuple[str, ...] = ("cell", "method", "sampling", "identity", "GMAC/image", "time", "disk", "to run")
 RIGHT = (4, 5, 6)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from harness.errors import InputError, StoreError
+from ditbench.harness.errors import InputError, StoreError
 
 app = typer.Typer(
     name="ditbench",
@@ -53,7 +53,7 @@ def run(
     nproc: NprocOption = 1,
 ) -> None:
     """Run a suite, or resume it, then write its report. Finished records are never run again."""
-    from ditbench.run import run_suite
+    from ditbench.cli.run import run_suite
 
     raise typer.Exit(run_suite(suite, out, only, device, limit, nproc))
 
@@ -69,7 +69,7 @@ def plan(
     json: JsonOption = False,
 ) -> None:
     """Show a suite's cells, what is cached, and what the rest will cost: compute, time, disk. Runs nothing."""
-    from ditbench.plan import show_plan
+    from ditbench.cli.plan import show_plan
 
     show_plan(suite, out, only, device, limit, json, not no_timing)
 
@@ -83,7 +83,7 @@ def list_(
     json: JsonOption = False,
 ) -> None:
     """List what can be named in a suite."""
-    from ditbench.listing import show_list
+    from ditbench.cli.listing import show_list
 
     show_list(kind, json)
 
@@ -98,7 +98,7 @@ def flops(
     json: JsonOption = False,
 ) -> None:
     """Count a method: multiply-accumulates of one forward of one sequence, by operator, and parameters."""
-    from ditbench.measure import show_flops
+    from ditbench.cli.measure import show_flops
 
     show_flops(method, weights, steps, guidance, set_ or [], json)
 
@@ -106,7 +106,7 @@ def flops(
 @app.command()
 def parameters(method: MethodArgument, set_: SetOption = None, json: JsonOption = False) -> None:
     """Count what a method trains, and the memory of its gradients and optimiser, beside full fine-tuning."""
-    from ditbench.parameters import show_parameters
+    from ditbench.cli.parameters import show_parameters
 
     show_parameters(method, set_ or [], json)
 
@@ -129,7 +129,7 @@ def time(
     json: JsonOption = False,
 ) -> None:
     """Time one denoiser call of a method, alone or in turns with another one. Random weights: "cost only"."""
-    from ditbench.measure import TimeRequest, show_time
+    from ditbench.cli.measure import TimeRequest, show_time
 
     request = TimeRequest(
         method, weights, against, batch, dtype, device, threads, compiled, steps, guidance, loop, budget
@@ -155,7 +155,7 @@ def sample(
     set_: SetOption = None,
 ) -> None:
     """Draw a grid of samples, one column a class (the first ten)."""
-    from ditbench.picture import draw_samples
+    from ditbench.cli.picture import draw_samples
 
     draw_samples(method, weights, sampler, steps, guidance, seed, rows, out, set_ or [])
 
@@ -172,7 +172,7 @@ def train(
     ] = None,
 ) -> None:
     """Train weights by a recipe; goes on where it was stopped."""
-    from ditbench.training import train_recipe
+    from ditbench.cli.training import train_recipe
 
     train_recipe(recipe, out, publish, device, seed)
 
@@ -182,7 +182,7 @@ def report(
     folder: Annotated[Path, typer.Argument(help="a run's folder", metavar="DIR", show_default=False)],
 ) -> None:
     """Write the report of a run again from its records."""
-    from ditbench.run import report_folder
+    from ditbench.cli.run import report_folder
 
     report_folder(folder)
 
@@ -199,7 +199,7 @@ def compare(
     json: JsonOption = False,
 ) -> None:
     """Compare two runs or two cells: differences with intervals, paired on seeds; a gate with --fail-if."""
-    from ditbench.compare import show_compare
+    from ditbench.cli.compare import show_compare
 
     raise typer.Exit(show_compare(a, b, fail_if or [], json, metrics))
 
@@ -221,7 +221,7 @@ def score(
     json: JsonOption = False,
 ) -> None:
     """Score images that any program made: FID, sFID, inception score, KID, precision, recall, with intervals."""
-    from ditbench.scoring import show_score
+    from ditbench.cli.scoring import show_score
 
     show_score(images, protocol, reference, samples, device, batch, cache, json)
 
@@ -237,7 +237,7 @@ def reference(
     cache: CacheOption = Path("runs/features"),
 ) -> None:
     """Make reference statistics, which `score` and suites compare with."""
-    from ditbench.scoring import make_reference_file
+    from ditbench.cli.scoring import make_reference_file
 
     make_reference_file(source, out, protocol, samples, device, batch, cache)
 
@@ -250,7 +250,7 @@ def export(
     samples: Annotated[int | None, typer.Option(min=1, help="the first N  \\[default: all scored ones]")] = None,
 ) -> None:
     """Write a cell's samples to files that other programs score."""
-    from ditbench.scoring import export_samples
+    from ditbench.cli.scoring import export_samples
 
     export_samples(folder, cell, out, samples)
 
@@ -258,7 +258,7 @@ def export(
 @app.command()
 def doctor(json: JsonOption = False) -> None:
     """List weights and references with their state, where they belong, and which metrics wait for them."""
-    from ditbench.doctor import show_doctor
+    from ditbench.cli.doctor import show_doctor
 
     raise typer.Exit(show_doctor(json))
 
@@ -266,7 +266,7 @@ def doctor(json: JsonOption = False) -> None:
 @app.command()
 def selfcheck(json: JsonOption = False) -> None:
     """Verify this installation on vectors that ship with it: schedules, FLOPs, models, metrics, timing."""
-    from ditbench.selfcheck import show_selfcheck
+    from ditbench.cli.selfcheck import show_selfcheck
 
     raise typer.Exit(show_selfcheck(json))
 

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ditbench.overrides import parse_overrides, spec_of
-from harness.environment import resolve_threads
-from harness.errors import InputError, did_you_mean
-from harness.store.store import write_atomic
-from harness.suite.weights import weights_path
-from methods.registry import predicts, samplers
-from methods.zoo import manifest
+from ditbench.cli.overrides import parse_overrides, spec_of
+from ditbench.harness.environment import resolve_threads
+from ditbench.harness.errors import InputError, did_you_mean
+from ditbench.harness.store.store import write_atomic
+from ditbench.harness.suite.weights import weights_path
+from ditbench.methods.registry import predicts, samplers
+from ditbench.methods.zoo import manifest
 
 BATCH = 50
 
@@ -33,9 +33,9 @@ def draw_samples(
     """Write ``rows`` pictures of each of the first ten classes. Raises InputError."""
     import torch
 
-    from harness.quality.images.quantise import quantise
-    from harness.sample.generate import bind, checkpoint_problem
-    from report.plots.samples import sample_grid
+    from ditbench.harness.quality.images.quantise import quantise
+    from ditbench.harness.sample.generate import bind, checkpoint_problem
+    from ditbench.report.plots.samples import sample_grid
 
     if sampler is not None and sampler not in samplers():
         raise InputError(f"--sampler {sampler}: unknown{did_you_mean(sampler, samplers().names())}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from ditbench.overrides import parse_overrides, spec_of
+from ditbench.cli.overrides import parse_overrides, spec_of
 
 if TYPE_CHECKING:
-    from methods.lora.accounting import Accounting
+    from ditbench.methods.lora.accounting import Accounting
 
 MIB = 2**20
 
@@ -17,10 +17,10 @@ def show_parameters(method: str, settings: list[str], as_json: bool) -> None:
     """Count on shapes alone: no weights are made. Raises InputError for an unknown method or config key."""
     import torch
 
-    import methods
-    from harness.measure.training import full_accounting
-    from methods.backbones.dit import DiT
-    from methods.lora.accounting import accounting
+    from ditbench import methods
+    from ditbench.harness.measure.training import full_accounting
+    from ditbench.methods.backbones.dit import DiT
+    from ditbench.methods.lora.accounting import accounting
 
     spec_of(method, settings)
     config = parse_overrides(settings)

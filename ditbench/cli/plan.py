@@ -8,20 +8,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ditbench.run import default_folder
-from harness.measure.workload import Workload, picture_shape, shape_of, wanted_options, workloads
-from harness.run.runner import check_inputs, todo
-from harness.store.store import RunStore
-from harness.suite.load import load_suite
-from harness.suite.plan import BESIDE_BASELINE, Plan, PlannedCell, make_plan
-from harness.suite.waiting import refuse_waiting
-from methods.registry import samplers
+from ditbench.cli.run import default_folder
+from ditbench.harness.measure.workload import Workload, picture_shape, shape_of, wanted_options, workloads
+from ditbench.harness.run.runner import check_inputs, todo
+from ditbench.harness.store.store import RunStore
+from ditbench.harness.suite.load import load_suite
+from ditbench.harness.suite.plan import BESIDE_BASELINE, Plan, PlannedCell, make_plan
+from ditbench.harness.suite.waiting import refuse_waiting
+from ditbench.methods.registry import samplers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from harness.measure.forecast import Calibration
+    from ditbench.harness.measure.forecast import Calibration
 
 NOT_TIMED = ("agreement", "training")
 """Measurements that do more than sample and are timed nowhere else: their time is left out, and said to be."""
@@ -93,7 +93,7 @@ def show_plan(
     if as_json:
         print(json.dumps(_as_json(plan, folder, names, forecast), indent=1))
         return
-    from ditbench.plan_table import print_plan
+    from ditbench.cli.plan_table import print_plan
 
     cached = sum(store.has(each.identity) for cell in plan.cells for each in cell.measurements)
     print_plan(plan, folder, names, cached, forecast, absent)
@@ -125,7 +125,7 @@ def estimate(
         cells[name] = CellCost(counts[name], work[name], None if gmacs is None else gmacs * images)
     found = Forecast(cells, [], _free(store.folder))
     if timing and any(wanted.values()):
-        from harness.measure.forecast import Calibration
+        from ditbench.harness.measure.forecast import Calibration
 
         calibration = Calibration()
         for cell in plan.cells:
@@ -148,7 +148,7 @@ def _time(
     timed: list[str],
 ) -> None:
     """Fill in a cell's seconds; note in ``timed`` what was timed for them, each once."""
-    from harness.measure.forecast import clock_seconds
+    from ditbench.harness.measure.forecast import clock_seconds
 
     spec, cost = cell.spec, cells[cell.spec.cell]
     work, gmacs = cost.work, cost.count.gmacs_image
@@ -221,7 +221,7 @@ def _count(cell: PlannedCell, store: RunStore) -> Count:
         return Count(record.values["gmacs_image"].value)
     if samplers()[cell.spec.sampler].adaptive:
         return Count(None)
-    from harness.measure.count_cell import measure_flops
+    from ditbench.harness.measure.count_cell import measure_flops
 
     result = measure_flops(cell.spec)
     learned = result.activity is not None and not cell.spec.imposed_activity and cell.spec.weights is not None

@@ -6,9 +6,9 @@ from typing import Any
 
 import yaml
 
-from harness.errors import InputError
-from harness.store.records import CellSpec
-from methods.registry import UnknownNameError, methods, predicts
+from ditbench.harness.errors import InputError
+from ditbench.harness.store.records import CellSpec
+from ditbench.methods.registry import UnknownNameError, methods, predicts
 
 
 def parse_overrides(settings: list[str]) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def spec_of(method: str, settings: list[str], **fields: Any) -> CellSpec:
 
     Raises InputError for an unknown method or config key.
     """
-    from harness.sample.generate import checkpoint_problem
+    from ditbench.harness.sample.generate import checkpoint_problem
 
     try:
         methods()[method]

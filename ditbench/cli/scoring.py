@@ -11,8 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from harness.errors import InputError, did_you_mean
-from harness.store.store import RunStore
+from ditbench.harness.errors import InputError, did_you_mean
+from ditbench.harness.store.store import RunStore
 
 TITLES = {
     "frechet": "Fréchet distance",
@@ -39,7 +39,7 @@ def show_score(
     as_json: bool,
 ) -> None:
     """Score a folder or npz and print the figures, each with its interval. Raises InputError."""
-    from harness.quality.score import score_images
+    from ditbench.harness.quality.score import score_images
 
     _check_device(device)
     with _bars() as stage:
@@ -81,9 +81,9 @@ def make_reference_file(
     source: str, out: Path, protocol: str, samples: int | None, device: str, batch: int, cache: Path | None
 ) -> None:
     """Write reference statistics of a data set, folder or npz, and the lines for ``ditbench.toml``."""
-    from harness.quality.build import build_extractor_of
-    from harness.quality.features import FeatureCache
-    from harness.quality.reference import make_reference
+    from ditbench.harness.quality.build import build_extractor_of
+    from ditbench.harness.quality.features import FeatureCache
+    from ditbench.harness.quality.reference import make_reference
 
     _check_device(device)
     if out.suffix != ".npz":
@@ -105,10 +105,10 @@ def make_reference_file(
 def export_samples(run: Path, cell: str, out: Path, samples: int | None) -> None:
     """Write a cell's samples, decoded if it has a decoder, as ADM's npz (``out`` ends in .npz) or as a folder of PNG
     files. Raises InputError."""
-    from harness.quality.evaluate import SeedBlock
-    from harness.quality.images.export import write_images_npz, write_png_folder
-    from harness.sample.making import existing_shards
-    from harness.suite.identity import samples_identity
+    from ditbench.harness.quality.evaluate import SeedBlock
+    from ditbench.harness.quality.images.export import write_images_npz, write_png_folder
+    from ditbench.harness.sample.making import existing_shards
+    from ditbench.harness.suite.identity import samples_identity
 
     store = RunStore(run)
     cells = store.cells()
@@ -125,7 +125,7 @@ def export_samples(run: Path, cell: str, out: Path, samples: int | None) -> None
         raise InputError(f"{folder} does not hold {count:,} samples: committed results keep none; run the suite again")
     pictures = None
     if record.spec.decoder is not None:
-        from harness.sample.decode import decoded_folder
+        from ditbench.harness.sample.decode import decoded_folder
 
         pictures = [decoded_folder(folder, record.spec.decoder) / shard.name for shard in shards]
         if missing := [path for path in pictures if not path.is_file()]:
@@ -141,9 +141,9 @@ def _images_of(source: str) -> Any:
     """A data set by its name, else a file or folder."""
     import numpy as np
 
-    from harness.quality.images.quantise import quantise
-    from harness.quality.images.source import ArrayImages, open_images
-    from methods.registry import datasets
+    from ditbench.harness.quality.images.quantise import quantise
+    from ditbench.harness.quality.images.source import ArrayImages, open_images
+    from ditbench.methods.registry import datasets
 
     known = datasets()
     if source in known and not Path(source).exists():

@@ -10,23 +10,23 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ditbench.overrides import parse_overrides, spec_of
-from harness.environment import environment, resolve_threads
-from harness.errors import InputError
-from harness.store.records import CellSpec, Quantity
-from harness.suite.weights import asset_config, sha256_of, weights_path
+from ditbench.cli.overrides import parse_overrides, spec_of
+from ditbench.harness.environment import environment, resolve_threads
+from ditbench.harness.errors import InputError
+from ditbench.harness.store.records import CellSpec, Quantity
+from ditbench.harness.suite.weights import asset_config, sha256_of, weights_path
 
 if TYPE_CHECKING:
-    from harness.measure.flops import FlopsResult
+    from ditbench.harness.measure.flops import FlopsResult
 
 
 def show_flops(
     method: str, weights: str | None, steps: int, guidance: float, settings: list[str], as_json: bool
 ) -> None:
     """One forward of one sequence, mean over a sampling grid, by operator class."""
-    from harness.measure.count_cell import measure_flops
-    from harness.measure.flops import CONVENTION
-    from report.numbers import scale_for
+    from ditbench.harness.measure.count_cell import measure_flops
+    from ditbench.harness.measure.flops import CONVENTION
+    from ditbench.report.numbers import scale_for
 
     spec, path = weighted(spec_of(method, settings, steps=steps, guidance_scale=guidance), weights)
     result = measure_flops(spec, path)
@@ -72,7 +72,7 @@ def show_flops(
 
 def weighted(spec: CellSpec, weights: str | None) -> tuple[CellSpec, Path | None]:
     """The spec with the digest of its weights, and their file. Raises InputError."""
-    from harness.sample.generate import checkpoint_problem
+    from ditbench.harness.sample.generate import checkpoint_problem
 
     if weights is None:
         return spec, None
@@ -150,10 +150,10 @@ def show_time(request: TimeRequest, settings: list[str], as_json: bool) -> None:
     """Time in this process, which has done nothing else. ``--set`` applies to the method, not to ``--against``."""
     import torch
 
-    from harness.measure.compare_times import measure_latency
-    from harness.measure.count_cell import measure_flops
-    from harness.sample.generate import DTYPES, bind
-    from harness.suite.schema import LatencyOptions
+    from ditbench.harness.measure.compare_times import measure_latency
+    from ditbench.harness.measure.count_cell import measure_flops
+    from ditbench.harness.sample.generate import DTYPES, bind
+    from ditbench.harness.suite.schema import LatencyOptions
 
     if request.dtype not in DTYPES:
         raise InputError(f"--dtype {request.dtype}: one of {', '.join(DTYPES)}")

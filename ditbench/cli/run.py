@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from harness.errors import InputError
-from harness.run.runner import run
-from harness.run.together import sample_together
-from harness.sample.ranks import world_of_environment
-from harness.suite.load import load_suite
-from harness.suite.plan import Plan, make_plan
+from ditbench.harness.errors import InputError
+from ditbench.harness.run.runner import run
+from ditbench.harness.run.together import sample_together
+from ditbench.harness.sample.ranks import world_of_environment
+from ditbench.harness.suite.load import load_suite
+from ditbench.harness.suite.plan import Plan, make_plan
 
 
 def default_folder(plan: Plan) -> Path:
@@ -45,7 +45,7 @@ def run_suite(suite: str, out: Path | None, only: str | None, device: str | None
 
 def report_folder(folder: Path) -> None:
     """Write the report of the run in ``folder`` and say where it is."""
-    from report.document import write_report
+    from ditbench.report.document import write_report
 
     files = write_report(folder)
     if files.notice:

@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness.assets import KNOWN, AssetStatus
-from harness.suite.weights import ASSET, asset_config
+from ditbench.harness.assets import KNOWN, AssetStatus
+from ditbench.harness.suite.weights import ASSET, asset_config
 
 
 def compared(found: AssetStatus) -> AssetStatus:
@@ -19,7 +19,7 @@ def compared(found: AssetStatus) -> AssetStatus:
     """
     if found.kind != "weights" or found.path is None or found.state not in ("present", "unpinned"):
         return found
-    from methods.errors import CheckpointError, ConfigError
+    from ditbench.methods.errors import CheckpointError, ConfigError
 
     known = KNOWN[found.name]
     try:
@@ -42,8 +42,8 @@ def _model(method: str, config: Mapping[str, Any], path: Path) -> str | None:
     """'' if the weights fit, else why not; None where the whole file would have to be read to tell."""
     import torch
 
-    import methods
-    from methods.weights import checkpoint_mismatch, is_mapped, readable
+    from ditbench import methods
+    from ditbench.methods.weights import checkpoint_mismatch, is_mapped, readable
 
     if not is_mapped(readable(path)):
         return None
@@ -53,8 +53,8 @@ def _model(method: str, config: Mapping[str, Any], path: Path) -> str | None:
 
 
 def _autoencoder(path: Path) -> str | None:
-    from methods.errors import ConfigError
-    from methods.latent.autoencoder import load_decoder
+    from ditbench.methods.errors import ConfigError
+    from ditbench.methods.latent.autoencoder import load_decoder
 
     try:
         load_decoder(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from harness.errors import InputError, did_you_mean
+from ditbench.harness.errors import InputError, did_you_mean
 
 METRICS = {
     "flops": "multiply-accumulates by operator, of a step and of an image",
@@ -39,18 +39,18 @@ def _rows(kind: str) -> list[tuple[str, str]]:
     if kind == "metrics":
         return list(METRICS.items())
     if kind == "protocols":
-        from harness.quality.protocols import DEFINITIONS
+        from ditbench.harness.quality.protocols import DEFINITIONS
 
         return [(each.name, each.summary) for each in DEFINITIONS.values()]
     if kind == "published":
-        from harness.published.load import library, summary
+        from ditbench.harness.published.load import library, summary
 
         return [(key, summary(row)) for key, row in library().items()]
     if kind == "suites":
-        from harness.suite.load import load_suite, shipped_suites
+        from ditbench.harness.suite.load import load_suite, shipped_suites
 
         return [(name, load_suite(path).suite.title) for name, path in shipped_suites().items()]
-    from methods import registry
+    from ditbench.methods import registry
 
     entries = {"methods": registry.methods, "samplers": registry.samplers, "datasets": registry.datasets}[kind]()
     return [(entry.name, entry.summary) for entry in entries]

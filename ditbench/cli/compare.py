@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ditbench.compare_table import table
-from harness.compare.comparison import ALPHA, Compared, Comparison, compare
-from harness.compare.runs import Run, open_sides
-from harness.compare.thresholds import Judged, judge, parse_thresholds
-from harness.store.records import Record
+from ditbench.cli.compare_table import table
+from ditbench.harness.compare.comparison import ALPHA, Compared, Comparison, compare
+from ditbench.harness.compare.runs import Run, open_sides
+from ditbench.harness.compare.thresholds import Judged, judge, parse_thresholds
+from ditbench.harness.store.records import Record
 
 
 def show_compare(a: str, b: str, fail_if: Sequence[str], as_json: bool, metrics: str | None = None) -> int:

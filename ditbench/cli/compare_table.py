@@ -6,10 +6,10 @@ import math
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from harness.compare.comparison import ALPHA, VERDICTS, Compared, Comparison
-from harness.compare.runs import Run
-from harness.compare.thresholds import Judged, Judgement, State
-from report.numbers import MINUS, fixed
+from ditbench.harness.compare.comparison import ALPHA, VERDICTS, Compared, Comparison
+from ditbench.harness.compare.runs import Run
+from ditbench.harness.compare.thresholds import Judged, Judgement, State
+from ditbench.report.numbers import MINUS, fixed
 
 WIDTH = 100
 HEADS = ("", "A", "B", "change", "95 % interval", "verdict")
