@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from ditbench.report.run_view import Row
+from ditbench.report.row import Row
 
 # Each part's key in the records, with its name for readers.
 PARTS = {"heads": "attention heads", "groups": "MLP channel groups", "tokens": "tokens"}

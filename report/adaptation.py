@@ -16,7 +16,8 @@ from typing import Any
 from ditbench.harness.stats.compare import Change, Draws, paired, unpaired
 from ditbench.harness.stats.intervals import mean_interval
 from ditbench.harness.store.records import Quantity
-from ditbench.report.run_view import Row, RunView
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
 
 MEASUREMENT = "training"
 EQUAL = 0.01  # trainable parameters that differ by less are called equal

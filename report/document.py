@@ -21,9 +21,10 @@ from ditbench.report.plots.samples import sample_grids
 from ditbench.report.plots.schedule import schedule_picture
 from ditbench.report.plots.style import Picture
 from ditbench.report.plots.token_maps import PREFIX, token_map_pictures
-from ditbench.report.result_tables import cells_table, results_table
 from ditbench.report.run_view import RunView, load_run
-from ditbench.report.table_formats import to_csv, to_latex, to_markdown
+from ditbench.report.tables.cells import cells_table
+from ditbench.report.tables.formats import to_csv, to_latex, to_markdown
+from ditbench.report.tables.results import results_table
 
 FIGURES = ("pareto_gmacs", "pareto_time", "profile", "activity", "schedule", "agreement", "adaptation", "kernels")
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from ditbench.report.run_view import Row, RunView
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
 
 Sizes = tuple[int, ...]
 

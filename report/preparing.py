@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ditbench.report.activity import is_dynamic
 from ditbench.report.flexible import schedule_of
-from ditbench.report.run_view import Row
+from ditbench.report.row import Row
 
 # (some cell switches parts, some cell has patch sizes) -> what is made, once, for all steps of a cell
 _WORDS = {

@@ -10,7 +10,8 @@ from ditbench.harness.published.load import library
 from ditbench.harness.published.schema import COST, Figure, Published
 from ditbench.report.flexible import schedule_of
 from ditbench.report.numbers import MINUS
-from ditbench.report.run_view import Row, RunView
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
 
 
 @dataclass(frozen=True)

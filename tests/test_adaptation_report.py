@@ -15,12 +15,12 @@ from ditbench.harness.store.records import CellSpec, Provenance, Quantity, Recor
 from ditbench.harness.store.store import RunStore, write_json
 from ditbench.report import adaptation
 from ditbench.report.adaptation import difference, equal_pairs, groups_of, to_full, verdict
-from ditbench.report.adaptation_tables import adaptation_table, equal_size_table
 from ditbench.report.document import write_report
 from ditbench.report.plots.adaptation import adaptation_picture
-from ditbench.report.reading import reading_notes
 from ditbench.report.run_view import load_run
-from ditbench.report.tables import Table
+from ditbench.report.tables.adaptation import adaptation_table, equal_size_table
+from ditbench.report.tables.table import Table
+from ditbench.report.words.reading import reading_notes
 
 sys.path.insert(0, str(Path(__file__).parent))
 import report_fixtures as fixtures

@@ -37,8 +37,9 @@ from ditbench.methods.errors import CheckpointError, ConfigError
 from ditbench.methods.latent import autoencoder
 from ditbench.methods.latent.autoencoder import SD_CONFIG, LatentDecoder, load_decoder, make_autoencoder_files
 from ditbench.methods.torchvision_shim import ensure_torchvision_importable
-from ditbench.report.decode_table import decode_table
-from ditbench.report.run_view import Row, RunView
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
+from ditbench.report.tables.decode import decode_table
 
 ensure_torchvision_importable()
 from diffusers import AutoencoderKL  # noqa: E402

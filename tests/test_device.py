@@ -27,10 +27,11 @@ from ditbench.harness.store.records import CellSpec, Provenance, Quantity, Recor
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import Plan, make_plan
 from ditbench.harness.suite.schema import EnergyOptions, LatencyOptions, MemoryOptions
-from ditbench.report.detail_tables import timing_table
-from ditbench.report.energy_table import energy_table
-from ditbench.report.run_view import Row, RunView
-from ditbench.report.tables import Table
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
+from ditbench.report.tables.energy import energy_table
+from ditbench.report.tables.table import Table
+from ditbench.report.tables.timing import timing_table
 
 QUICK = LatencyOptions(batch=2, budget_s=0.1, warmup_s=0.0)
 

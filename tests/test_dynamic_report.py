@@ -15,19 +15,22 @@ import pytest
 from ditbench.harness.store.records import Quantity
 from ditbench.harness.store.store import RunStore
 from ditbench.report.activity import activity_of, is_dynamic, mean_share
-from ditbench.report.delivered_table import delivered_table, excess_time, lost_time_table
-from ditbench.report.detail_tables import operators_table, timing_table
 from ditbench.report.document import ReportFiles, write_report
 from ditbench.report.plots.activity import MOST_ROWS, activity_picture
 from ditbench.report.plots.kernels import kernels_picture
 from ditbench.report.plots.profile import profile_picture
 from ditbench.report.plots.token_maps import MOST_CELLS, token_map_pictures
-from ditbench.report.reading import reading_notes
-from ditbench.report.result_tables import cost_table, tag_of
-from ditbench.report.run_view import Row, RunView, load_run
-from ditbench.report.summary import summary
-from ditbench.report.table_formats import to_markdown
-from ditbench.report.tables import Table
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView, load_run
+from ditbench.report.tables.delivered import delivered_table, excess_time, lost_time_table
+from ditbench.report.tables.formats import to_markdown
+from ditbench.report.tables.operators import operators_table
+from ditbench.report.tables.results import cost_table
+from ditbench.report.tables.rows import tag_of
+from ditbench.report.tables.table import Table
+from ditbench.report.tables.timing import timing_table
+from ditbench.report.words.reading import reading_notes
+from ditbench.report.words.summary import summary
 
 sys.path.insert(0, str(Path(__file__).parent))
 import report_fixtures as fixtures

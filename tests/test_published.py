@@ -27,9 +27,10 @@ from ditbench.harness.suite.load import load_suite, shipped_suites
 from ditbench.harness.suite.plan import make_plan
 from ditbench.report.content import compose
 from ditbench.report.published import Match, count_of, matches, summary_of, unfollowed
-from ditbench.report.published_tables import costs_table, misfit, quality_printed_table, speed_table, unfollowed_table
-from ditbench.report.run_view import Row, RunView
-from ditbench.report.tables import Table
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
+from ditbench.report.tables.published import costs_table, misfit, quality_printed_table, speed_table, unfollowed_table
+from ditbench.report.tables.table import Table
 
 SIZES = {"s": (12, 384), "b": (12, 768), "l": (24, 1024), "xl": (28, 1152)}  # depth, width
 # s/image, speed-up, GFLOPs, FID: arXiv 2410.03456, table 8

@@ -16,20 +16,22 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from ditbench.harness.store.store import RunStore
-from ditbench.report.delivered_table import delivered_table, lost_time_table
-from ditbench.report.detail_tables import operators_table, timing_table
 from ditbench.report.document import ReportFiles, write_report
 from ditbench.report.flexible import agreement_of, in_words, schedule_of
-from ditbench.report.layouts_table import layouts_table
 from ditbench.report.plots import agreement, schedule
-from ditbench.report.reading import reading_notes
-from ditbench.report.result_tables import cost_table, quality_table
-from ditbench.report.run_view import Row, RunView, load_run
-from ditbench.report.schedule_summary import MOST_ORDERS
-from ditbench.report.schedule_table import schedules_table
-from ditbench.report.summary import summary
-from ditbench.report.table_formats import to_markdown
-from ditbench.report.tables import Table
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView, load_run
+from ditbench.report.tables.alternatives import layouts_table
+from ditbench.report.tables.choices import schedules_table
+from ditbench.report.tables.delivered import delivered_table, lost_time_table
+from ditbench.report.tables.formats import to_markdown
+from ditbench.report.tables.operators import operators_table
+from ditbench.report.tables.results import cost_table, quality_table
+from ditbench.report.tables.table import Table
+from ditbench.report.tables.timing import timing_table
+from ditbench.report.words.choices import MOST_ORDERS
+from ditbench.report.words.reading import reading_notes
+from ditbench.report.words.summary import summary
 
 sys.path.insert(0, str(Path(__file__).parent))
 import report_fixtures as fixtures

@@ -16,8 +16,8 @@ from matplotlib.ticker import MaxNLocator
 
 from ditbench.report.activity import PARTS, Activity, Shares, activity_of, mean_share
 from ditbench.report.plots.style import BLUE, DARK, FAINT, GREY, OPEN, PAGE_WIDTH, Picture, picture, shortened, styled
+from ditbench.report.plots.time_axis import Timeline, in_order, timeline
 from ditbench.report.run_view import RunView
-from ditbench.report.times import Timeline, in_order, timeline
 
 MOST_ROWS = 8
 # Inches: the sides, a row's name, its curve, its map, and the room to the next row.

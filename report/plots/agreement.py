@@ -15,8 +15,8 @@ from ditbench.report.flexible import Agreement, agreement_of
 from ditbench.report.numbers import short
 from ditbench.report.plots.schedule import size_colours
 from ditbench.report.plots.style import COLUMN_WIDTH, PAGE_WIDTH, Picture, picture, shortened, styled
+from ditbench.report.plots.time_axis import Timeline, in_order, timeline
 from ditbench.report.run_view import RunView
-from ditbench.report.times import Timeline, in_order, timeline
 
 MOST_PANELS = 4
 

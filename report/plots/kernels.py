@@ -25,7 +25,8 @@ from ditbench.report.plots.style import (
     shortened,
     styled,
 )
-from ditbench.report.run_view import Row, RunView
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
 
 # Fixed order and colours: the same class looks the same in every report.
 _COLOURS = {

@@ -30,7 +30,8 @@ from ditbench.report.plots.style import (
     shortened,
     styled,
 )
-from ditbench.report.run_view import Row, RunView
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
 
 MOST_LABELS = 24
 LEAST_SHOWN = 0.2  # below, the probability of a cell off the front is left to the tables: the names need the room

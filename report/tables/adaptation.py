@@ -8,8 +8,8 @@ from ditbench.harness.stats.compare import Change
 from ditbench.harness.store.records import Quantity
 from ditbench.report.adaptation import Group, difference, equal_pairs, groups_of, to_full, verdict
 from ditbench.report.run_view import RunView
-from ditbench.report.sentences import listed
-from ditbench.report.tables import Mark, Table, number_column, text_column
+from ditbench.report.tables.table import Mark, Table, number_column, text_column
+from ditbench.report.words.phrases import listed
 
 
 def adaptation_table(view: RunView) -> Table | None:

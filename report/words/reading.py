@@ -9,10 +9,11 @@ from ditbench.harness.store.records import Record
 from ditbench.report.activity import activity_of
 from ditbench.report.adaptation import groups_of
 from ditbench.report.flexible import is_flexible, weak_guidance
-from ditbench.report.fronts import about_fronts, front_probabilities
+from ditbench.report.fronts import front_probabilities
 from ditbench.report.numbers import short
 from ditbench.report.preparing import preparing
 from ditbench.report.run_view import RunView
+from ditbench.report.words.fronts import about_fronts
 
 _NAMES = {
     "frechet": "Fréchet distance",

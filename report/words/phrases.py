@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ditbench.harness.store.records import Quantity
 from ditbench.report.flexible import weak_guidance
 from ditbench.report.numbers import short
-from ditbench.report.run_view import Row
+from ditbench.report.row import Row
 
 
 def listed(words: Iterable[str]) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ditbench.report.flexible import Schedule, in_words, schedule_of, weak_guidance
-from ditbench.report.result_tables import plain_marks_of, tag_of
 from ditbench.report.run_view import RunView
-from ditbench.report.tables import Table, number_column, text_column
+from ditbench.report.tables.rows import plain_marks_of, tag_of
+from ditbench.report.tables.table import Table, number_column, text_column
 
 
 def schedules_table(view: RunView) -> Table | None:

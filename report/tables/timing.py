@@ -2,77 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
-from ditbench.harness.store.records import Quantity, Record
-from ditbench.report.activity import router_gmacs
-from ditbench.report.flexible import layouts_of, weak_guidance
-from ditbench.report.numbers import Scale, scale_for
+from ditbench.harness.store.records import Quantity
+from ditbench.report.flexible import layouts_of
 from ditbench.report.preparing import preparing
-from ditbench.report.result_tables import plain_marks_of, tag_of
-from ditbench.report.run_view import Row, RunView
-from ditbench.report.tables import Column, Mark, Table, number_column, text_column
-
-_ONE = "; guidance is not counted"
-_BOTH = ", and over both branches where their patch sizes differ; guidance's second forward is not added to it"
-_OPERATORS = ("linear", "attention", "conv", "layer_norm")
-
-
-def operators_table(view: RunView) -> Table | None:
-    """One forward's MACs by operator, with layer norm apart; None if nothing was counted."""
-    rows = tuple(row for row in view.rows if row.detail("flops").get("by_operator"))
-    if not rows:
-        return None
-    counts = [row.detail("flops")["by_operator"] for row in rows]
-    totals = [row.value("flops", "gmacs_step") or sum(count.values()) for row, count in zip(rows, counts, strict=True)]
-    shown = [row.quantity("flops", "gmacs_step") or total for row, total in zip(rows, totals, strict=True)]
-    norms = [float(count.get("layer_norm", 0.0)) for count in counts]
-    scale = scale_for(totals, "GMAC")
-    decimals = max(2, min(4, 6 - math.floor(math.log10(max(totals) / scale.divisor or 1.0))))
-    names = [*_OPERATORS, *sorted({name for count in counts for name in count} - set(_OPERATORS))]
-    products = [
-        number_column(
-            name,
-            name.replace("_", " "),
-            "GMAC",
-            [count.get(name) for count in counts],
-            decimals=decimals,
-            scale=scale,
-        )
-        for name in names
-        if name != "layer_norm"
-    ]
-    bare = [total - norm for total, norm in zip(totals, norms, strict=True)]
-    routers = _router_columns(rows, scale)
-    # It can be worked out from its neighbours: where routers have columns, it makes room for them.
-    shares = [100 * norm / total for norm, total in zip(norms, totals, strict=True)]
-    share = number_column("norm_share", "norm share", "%", shares, decimals=2)
-    columns = (
-        text_column("cell", "Cell", [row.cell for row in rows], tags=[tag_of(row) for row in rows]),
-        *products,
-        number_column("without", "without norm", "GMAC", bare, decimals=decimals, scale=scale),
-        number_column("layer_norm", "layer norm", "GMAC", norms, decimals=decimals, scale=scale),
-        number_column("total", "MACs/step", "GMAC", shown, decimals=decimals, scale=scale),
-        *(routers or (share,)),
-    )
-    note = (
-        f"One forward of one sequence, mean over the steps{_BOTH if any(map(weak_guidance, rows)) else _ONE}. "
-        "Many papers leave layer norm out: their figure is the column without norm."
-    )
-    if any(router_gmacs(row) for row in rows):
-        note += " Routers: what the decisions cost, already in MACs/step and in its operators."
-    return Table(
-        "operators", "Multiply–accumulates of one forward, by operator.", columns, plain_marks_of(rows), (note,)
-    ).without_empty_columns()
-
-
-def _router_columns(rows: Sequence[Row], scale: Scale) -> tuple[Column, ...]:
-    """One column for each kind of router that any cell has."""
-    parts = [router_gmacs(row) for row in rows]
-    names = sorted({name for part in parts for name in part})
-    return tuple(number_column(name, name, "GMAC", [part.get(name) for part in parts], scale=scale) for name in names)
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
+from ditbench.report.tables.rows import plain_marks_of, tag_of
+from ditbench.report.tables.table import Column, Table, number_column, text_column
 
 
 def timing_table(view: RunView) -> Table | None:
@@ -195,56 +134,3 @@ def _median(figures: dict[str, Any]) -> Quantity | None:
         high=figures.get("high_ms"),
         interval="order statistics of the median",
     )
-
-
-def accuracy_table(view: RunView) -> Table | None:
-    """Share of samples recognised as their class, class by class (at most 20); None if not measured."""
-    shares: dict[str, list[float]] = {
-        row.cell: row.detail("quality").get("accuracy_by_class") or [] for row in view.rows if not row.spec.cost_only
-    }
-    rows = [row for row in view.rows if shares.get(row.cell)]
-    classes = max((len(shares[row.cell]) for row in rows), default=0)
-    if not 0 < classes <= 20:
-        return None
-    columns = [text_column("cell", "Cell", [row.cell for row in rows], tags=[tag_of(row) for row in rows])]
-    for index in range(classes):
-        entries = [_at(shares[row.cell], index) for row in rows]
-        columns.append(number_column(f"class_{index}", str(index), "1", entries, decimals=2))
-    caption = "Share of samples that the reference classifier recognises as their class, by class."
-    return Table("accuracy", caption, tuple(columns), plain_marks_of(rows))
-
-
-def _at(shares: list[float], index: int) -> float | None:
-    return _number(shares[index]) if index < len(shares) else None
-
-
-def failures_table(view: RunView) -> Table | None:
-    """Failed measurements with reason and the file that holds the traceback; None if all went well.
-
-    Measurements of a cell that failed for one reason share a row.
-    """
-    groups: dict[tuple[str, str, str], list[Record]] = {}
-    for row in view.rows:
-        for record in row.failures.values():
-            failure = record.failure
-            kind, message = (failure.kind, failure.message) if failure else ("error", "")
-            groups.setdefault((row.cell, kind, " ".join(message.split())), []).append(record)
-    if not groups:
-        return None
-    files = [f"failures/{records[0].identity[:12]}*.json" for records in groups.values()]
-    columns = (
-        text_column("cell", "Cell", [cell for cell, _, _ in groups]),
-        text_column("measurements", "Measurements", [_names(view, records) for records in groups.values()]),
-        text_column("kind", "Kind", [kind for _, kind, _ in groups]),
-        text_column("message", "Reason", [message for _, _, message in groups], wide=True),
-        text_column("file", "Traceback in", files),
-    )
-    marks: list[Mark] = ["plain"] * len(groups)
-    return Table("failures", "What failed, and why. The other cells are not touched by it.", columns, tuple(marks))
-
-
-def _names(view: RunView, records: Sequence[Record]) -> str:
-    planned = next(row.planned for row in view.rows if row.cell == records[0].cell)
-    if len(records) == len(planned) > 1:
-        return f"all {len(planned)}"
-    return ", ".join(record.measurement for record in records)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from ditbench.report.flexible import layouts_of
 from ditbench.report.numbers import decimals_for, scale_for
-from ditbench.report.result_tables import plain_marks_of, tag_of
-from ditbench.report.run_view import Row, RunView
-from ditbench.report.tables import Table, number_column, text_column
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
+from ditbench.report.tables.rows import plain_marks_of, tag_of
+from ditbench.report.tables.table import Table, number_column, text_column
 
 _ORDER = ("separate", "padded", "joined", "packed")
 

@@ -6,8 +6,9 @@ import json
 
 from ditbench.harness.store.records import Quantity
 from ditbench.report.flexible import Schedule, schedule_of
-from ditbench.report.run_view import Row, RunView
-from ditbench.report.sentences import listed, overlap, sampled_alike, spread
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
+from ditbench.report.words.phrases import listed, overlap, sampled_alike, spread
 
 MOST_ORDERS = 3
 

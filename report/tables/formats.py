@@ -8,7 +8,7 @@ import io
 from typing import Any
 
 from ditbench.report.numbers import MINUS
-from ditbench.report.tables import Column, Raw, Table, Value
+from ditbench.report.tables.table import Column, Raw, Table, Value
 
 NOTHING = "–"
 

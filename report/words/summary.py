@@ -7,12 +7,13 @@ from collections import Counter
 from ditbench.harness.stats.pareto import Point, pareto_front
 from ditbench.report.activity import activity_of
 from ditbench.report.flexible import schedule_of
-from ditbench.report.fronts import front_certainty, front_probabilities
+from ditbench.report.fronts import front_probabilities
 from ditbench.report.numbers import short, with_unit
-from ditbench.report.result_tables import has_quality
-from ditbench.report.run_view import Row, RunView, Status
-from ditbench.report.schedule_summary import cheapest_schedule, orders
-from ditbench.report.sentences import listed, overlap, sampled_alike, spread
+from ditbench.report.row import Row, Status
+from ditbench.report.run_view import RunView
+from ditbench.report.words.choices import cheapest_schedule, orders
+from ditbench.report.words.fronts import front_certainty
+from ditbench.report.words.phrases import listed, overlap, sampled_alike, spread
 
 
 def summary(view: RunView) -> tuple[str, ...]:
@@ -96,7 +97,7 @@ def _saving(view: RunView) -> str:
     if not timed:
         return ""
     # A speed that nobody would buy is no headline: cells without quality count only where no cell has any.
-    rows = [row for row in timed if has_quality(row)] or timed
+    rows = [row for row in timed if row.has_quality] or timed
     fastest = max(rows, key=lambda row: row.speedup.value if row.speedup else 0.0)
     speedup, ratio, realised = fastest.speedup, fastest.flops_ratio, fastest.realised
     if speedup is None or not ratio or realised is None:
