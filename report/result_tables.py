@@ -59,7 +59,7 @@ def cells_table(view: RunView) -> Table:
         "on_front_gmacs": lambda row: row.on_front_gmacs,
         "on_front_time": lambda row: row.on_front_time,
         "cost_only": lambda row: row.spec.cost_only,
-        "imposed_activity": lambda row: row.spec.imposed_activity,
+        "imposed_activity": lambda row: bool(row.spec.imposed),
         "reason": lambda row: row.reason,
         "front_probability_gmacs": lambda row: fronts.gmacs.get(row.cell),
         "front_probability_time": lambda row: fronts.time.get(row.cell),
@@ -220,7 +220,7 @@ def notes_of(view: RunView, rows: Sequence[Row], shared: Sequence[str]) -> tuple
         hints.append("Grey: dominated on every front.")
     if any(row.spec.cost_only for row in rows):
         hints.append("Cost only: the cell's weights make no meaningful samples, so it has no quality figures.")
-    if any(row.spec.imposed_activity for row in rows):
+    if any(row.spec.imposed for row in rows):
         hints.append("Imposed activity: the config says what is on, in place of the learned routers.")
     if any(row.quantity("quality", "frechet") or row.quantity("latency", "latency_ms") for row in rows):
         hints.append("Brackets: 95 % intervals.")

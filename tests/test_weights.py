@@ -94,10 +94,10 @@ def test_an_impossible_config_says_what_is_wrong(config, words):
 
 
 def test_a_name_registered_twice_is_an_error():
-    registry = Registry("thing")
-    registry.add("a", "x:y", "first")
+    registry = Registry("methods", MethodEntry)
+    registry.add("a", MethodEntry("x:y", "first"))
     with pytest.raises(ValueError, match="registered twice"):
-        registry.add("a", "x:z", "second")
+        registry.add("a", MethodEntry("x:z", "second"))
 
 
 @pytest.mark.parametrize("name", names())
