@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from ditbench import methods
+from ditbench.methods.entries import MethodEntry, Registry
 from ditbench.methods.errors import CheckpointError, ConfigError
-from ditbench.methods.registry import Registry, UnknownNameError, names
+from ditbench.methods.registry import UnknownNameError, names
 from ditbench.methods.zoo import checkpoint, manifest
 
 
