@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from ditbench.methods.backbones.dit import DiT, DiTConfig
+from ditbench.methods.backbones.config import DiTConfig
+from ditbench.methods.backbones.dit import DiT
 from ditbench.methods.errors import ConfigError
 
 

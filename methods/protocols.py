@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from ditbench.methods.facts import ClassLabels, Facts
+from ditbench.methods.space import Space
 
 if TYPE_CHECKING:
     from ditbench.methods.diffusion.process import Process
@@ -124,6 +127,11 @@ class Denoiser(Protocol):
     tokens: int
 
     @property
+    def facts(self) -> Facts:
+        """What was known of it before it was built."""
+        ...
+
+    @property
     def process(self) -> Process:
         """What the model undoes: its path, its prediction, its time."""
         ...
@@ -224,6 +232,13 @@ class Flexible(Denoiser, Protocol):
 
 class StaticWork:
     """The dynamic half of ``Denoiser`` for a model whose work depends on nothing: inherit it, then override."""
+
+    @property
+    def facts(self) -> Facts:
+        """Of a picture model with class labels, by its attributes."""
+        model = cast(Denoiser, self)
+        space = Space(model.in_channels, (model.input_size, model.input_size))
+        return Facts(space, model.process.predicts, (ClassLabels(model.num_classes),))
 
     @property
     def process(self) -> Process:

@@ -31,7 +31,7 @@ class Match:
     def by(self) -> str | None:
         """Name of the convention. A share that routers learned, or that the cell says, is not taken from the print."""
         name = self.figure.convention
-        if name is not None and CONVENTIONS[name].from_print and not self.row.spec.imposed_activity:
+        if name is not None and CONVENTIONS[name].from_print and not self.row.spec.imposed:
             return "without-routers"
         return name
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from dydit_models import inputs, one_line
 from safetensors import safe_open
 from safetensors.torch import save_file
-from test_dydit import inputs, one_line
 from test_flexidit import enlivened
 
 from ditbench import methods

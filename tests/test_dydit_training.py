@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_dydit import both_backbones, told
+from dydit_models import both_backbones, told
 from torch import Tensor
 
 import ditbench.methods.training.run as run_module

@@ -192,7 +192,7 @@ def test_imposed_activity_makes_a_cell_cost_only_with_or_without_weights(checkpo
         text = SUITE.format(activity=0.5, weights=weights).replace("[flops, quality]", "[flops]")
         (tmp_path / "s.yaml").write_text(text)
         (planned,) = make_plan(load_suite(tmp_path / "s.yaml")).cells
-        assert planned.spec.cost_only and planned.spec.imposed_activity
+        assert planned.spec.cost_only and planned.spec.imposed == "activity"
 
 
 def test_a_wrong_activity_is_one_line_with_exit_code_2(tmp_path):

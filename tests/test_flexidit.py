@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from test_dydit import Recorder, Whole, agree, both_backbones, inputs
+from dydit_models import Recorder, Whole, agree, both_backbones, inputs
 
 import ditbench.methods.flexidit.model as model_module
 from ditbench import methods

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_dydit import agree, both_backbones, told
+from dydit_models import agree, both_backbones, told
 from test_flexidit import lively
 from torch import nn
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_dydit import one_line
+from dydit_models import one_line
 from test_flexidit import SMALL, given
 
 from ditbench import methods

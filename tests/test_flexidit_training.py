@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from dydit_models import both_backbones
 from pydantic import ValidationError
-from test_dydit import both_backbones
 from test_flexidit import enlivened
 from torch import Tensor
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from ditbench import methods
 from ditbench.harness.measure.flops import UncountedOperatorError, WorkCounter, count_module, count_steps
-from ditbench.methods.backbones.dit import DiTConfig
+from ditbench.methods.backbones.config import DiTConfig
 from ditbench.methods.diffusion.ddim import DDIM
 from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser
 from ditbench.methods.protocols import WorkLedger

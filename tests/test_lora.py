@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_dydit import agree
+from dydit_models import agree
 from test_flexidit import enlivened, given, lively
 from torch import nn
 

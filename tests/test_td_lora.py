@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_dydit import SMALL, agree, inputs, one_line
-from test_dydit import vivid as vivid_dydit
+from dydit_models import SMALL, agree, inputs, one_line
+from dydit_models import vivid as vivid_dydit
 from test_flexidit import enlivened
 
 from ditbench import methods

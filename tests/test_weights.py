@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from ditbench import methods
+from ditbench.methods.entries import MethodEntry, Registry
 from ditbench.methods.errors import CheckpointError, ConfigError
-from ditbench.methods.registry import Registry, UnknownNameError, names
+from ditbench.methods.registry import UnknownNameError, names
 from ditbench.methods.zoo import checkpoint, manifest
 
 
@@ -94,10 +95,10 @@ def test_an_impossible_config_says_what_is_wrong(config, words):
 
 
 def test_a_name_registered_twice_is_an_error():
-    registry = Registry("thing")
-    registry.add("a", "x:y", "first")
+    registry = Registry("methods", MethodEntry)
+    registry.add("a", MethodEntry("x:y", "first"))
     with pytest.raises(ValueError, match="registered twice"):
-        registry.add("a", "x:z", "second")
+        registry.add("a", MethodEntry("x:z", "second"))
 
 
 @pytest.mark.parametrize("name", names())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from ditbench.harness.errors import InputError, did_you_mean
 
@@ -51,6 +52,11 @@ def _rows(kind: str) -> list[tuple[str, str]]:
 
         return [(name, load_suite(path).suite.title) for name, path in shipped_suites().items()]
     from ditbench.methods import registry
+    from ditbench.methods.entries import Registry
 
-    entries = {"methods": registry.methods, "samplers": registry.samplers, "datasets": registry.datasets}[kind]()
-    return [(entry.name, entry.summary) for entry in entries]
+    listed: dict[str, Registry[Any]] = {
+        "methods": registry.methods(),
+        "samplers": registry.samplers(),
+        "datasets": registry.datasets(),
+    }
+    return [(entry.name, entry.summary) for entry in listed[kind]]

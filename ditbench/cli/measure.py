@@ -80,12 +80,12 @@ def weighted(spec: CellSpec, weights: str | None) -> tuple[CellSpec, Path | None
     spec = spec.model_copy(update={"config": {**asset_config(weights), **spec.config}})
     if (problem := checkpoint_problem(spec, path)) is not None:
         raise InputError(problem.message)
-    found = {"weights": weights, "weights_sha256": sha256_of(path), "cost_only": spec.imposed_activity}
+    found = {"weights": weights, "weights_sha256": sha256_of(path), "cost_only": bool(spec.imposed)}
     return spec.model_copy(update=found), path
 
 
 def _weights_note(spec: CellSpec) -> str:
-    if spec.imposed_activity:
+    if spec.imposed:
         return "cost only, imposed activity"
     return spec.weights or "random: cost only"
 
@@ -119,7 +119,7 @@ def _runs(sizes: list[int]) -> str:
 
 
 def _flops_note(spec: CellSpec, result: FlopsResult) -> str:
-    if spec.imposed_activity:
+    if spec.imposed:
         return "Cost only: the activity is imposed, not learned."
     if result.activity is not None and spec.weights is None:
         return "No weights given: routers are open, as before training (--weights FILE, or --set activity=0.5)."

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 from ditbench.harness.errors import InputError
 from ditbench.harness.store.records import CellSpec
-from ditbench.methods.registry import UnknownNameError, methods, predicts
+from ditbench.methods.errors import ConfigError
+from ditbench.methods.facts import Facts
+from ditbench.methods.registry import UnknownNameError, code_of, facts_of
 
 
 def parse_overrides(settings: list[str]) -> dict[str, Any]:
@@ -25,6 +28,16 @@ def parse_overrides(settings: list[str]) -> dict[str, Any]:
     return config
 
 
+def known_facts(method: str, config: Mapping[str, Any]) -> Facts:
+    """What planning knows of a method. Raises InputError for an unknown method or config key."""
+    try:
+        return facts_of(method, config)
+    except UnknownNameError as error:
+        raise InputError(str(error)) from None
+    except (ConfigError, TypeError) as error:
+        raise InputError(f"{method}: {error}") from None
+
+
 def spec_of(method: str, settings: list[str], **fields: Any) -> CellSpec:
     """A cell for a one-off measurement; models of pixels sample with clipping.
 
@@ -32,16 +45,16 @@ def spec_of(method: str, settings: list[str], **fields: Any) -> CellSpec:
     """
     from ditbench.harness.sample.generate import checkpoint_problem
 
-    try:
-        methods()[method]
-    except UnknownNameError as error:
-        raise InputError(str(error)) from None
     config = parse_overrides(settings)
-    flows = predicts(method, config) == "velocity"
-    options = {} if flows else {"clip": method.endswith("digits")}
-    spec = CellSpec(**{"cell": method, "method": method, "config": config,
-                       "sampler": "euler" if flows else "ddim",
-                       "sampler_options": options, "steps": 50, **fields})  # fmt: skip
+    facts = known_facts(method, config)
+    flows = facts.predicts == "velocity"
+    options = {} if flows else {"clip": facts.space.scale == 1}
+    chosen = {"sampler": "euler" if flows else "ddim", "sampler_options": options, "steps": 50, **fields}
+    spec = CellSpec(
+        **{"cell": method, "method": method, "config": config, **chosen},
+        imposed=facts.imposed,
+        code=code_of(method, str(chosen["sampler"])),
+    )
     if (problem := checkpoint_problem(spec, None)) is not None:
         raise InputError(problem.message)
     return spec

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ditbench.cli.overrides import parse_overrides, spec_of
+from ditbench.cli.overrides import known_facts, parse_overrides, spec_of
 from ditbench.harness.environment import resolve_threads
 from ditbench.harness.errors import InputError, did_you_mean
 from ditbench.harness.store.store import write_atomic
 from ditbench.harness.suite.weights import weights_path
-from ditbench.methods.registry import predicts, samplers
+from ditbench.methods.registry import samplers
 from ditbench.methods.zoo import manifest
 
 BATCH = 50
@@ -44,7 +44,7 @@ def draw_samples(
     if chosen is None:
         raise InputError(f"{method} has no shipped weights: name a checkpoint with --weights")
     path = weights_path(chosen)
-    sampler = sampler or ("ddpm" if predicts(method, parse_overrides(settings)) == "noise" else "heun")
+    sampler = sampler or ("ddpm" if known_facts(method, parse_overrides(settings)).predicts == "noise" else "heun")
     fields = {"steps": 0 if samplers()[sampler].adaptive else steps, "guidance_scale": guidance, "seed": seed}
     spec = spec_of(method, settings, sampler=sampler, **fields)
     if (problem := checkpoint_problem(spec, path)) is not None:

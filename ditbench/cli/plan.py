@@ -224,7 +224,7 @@ def _count(cell: PlannedCell, store: RunStore) -> Count:
     from ditbench.harness.measure.count_cell import measure_flops
 
     result = measure_flops(cell.spec)
-    learned = result.activity is not None and not cell.spec.imposed_activity and cell.spec.weights is not None
+    learned = result.activity is not None and not cell.spec.imposed and cell.spec.weights is not None
     return Count(result.gmacs_image, learned)
 
 

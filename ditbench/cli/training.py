@@ -88,9 +88,9 @@ def _generation_figures(recipe: Recipe, path: Path, folder: Path) -> dict[str, A
     from ditbench.harness.sample.making import generate_shards
     from ditbench.harness.store.records import CellSpec
     from ditbench.harness.suite.schema import QualityOptions
-    from ditbench.methods.registry import predicts
+    from ditbench.methods.registry import facts_of
 
-    flows = predicts(recipe.method, recipe.config) == "velocity"
+    flows = facts_of(recipe.method, recipe.config).predicts == "velocity"
     sampler, steps = ("heun", 25) if flows else ("ddpm", 50)
     spec = CellSpec(
         cell="trained",

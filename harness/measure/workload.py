@@ -16,8 +16,8 @@ from ditbench.harness.sample.shards import shard_path, shard_ranges
 from ditbench.harness.store.records import CellSpec
 from ditbench.harness.store.store import RunStore
 from ditbench.harness.suite.identity import samples_identity, seed_blocks
-from ditbench.harness.suite.plan import Plan, PlannedCell, latent_side
-from ditbench.methods.registry import methods
+from ditbench.harness.suite.plan import Plan, PlannedCell
+from ditbench.methods.registry import facts_of
 
 SCALE = 8  # pixels a latent, along a side
 DIMS = {  # float32 numbers an image that the cache of features keeps, by protocol
@@ -53,9 +53,8 @@ class Workload:
 
 def shape_of(spec: CellSpec) -> tuple[int, int, int]:
     """(C, H, W) of a cell's samples, as its config or its preset says."""
-    preset = methods()[spec.method].preset
-    side = latent_side(spec)
-    return int(spec.config.get("in_channels", preset.get("in_channels", 4))), side, side
+    channels, height, width = facts_of(spec.method, spec.config).space.shape
+    return channels, height, width
 
 
 def picture_shape(spec: CellSpec) -> tuple[int, int, int]:

@@ -94,12 +94,9 @@ class CellSpec(Frozen):
     measure: tuple[str, ...] = ()
     batch: int | None = Field(default=None, description="images a timed call, where the cell sets it itself")
     timeout_s: float | None = Field(default=None, description="this cell's own time limit")
-    cost_only: bool = Field(default=False, description="random weights or imposed activity: quality means nothing here")
-
-    @property
-    def imposed_activity(self) -> bool:
-        """Whether the config says how much of the model is on, in place of its routers."""
-        return self.config.get("activity") is not None
+    cost_only: bool = Field(default=False, description="random weights or an imposed cost: quality means nothing here")
+    imposed: str = Field(default="", description="the config key that imposes the cost; empty: none does")
+    code: str = Field(default="", description="which code ran: distributions with versions and digests of sources")
 
 
 class Record(Frozen):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 from ditbench.harness.errors import InputError, Position
 from ditbench.harness.published.load import fault_of
@@ -10,24 +11,27 @@ from ditbench.harness.suite.expand import Settings
 from ditbench.harness.suite.positions import Node
 from ditbench.harness.suite.schema import Suite
 from ditbench.methods import registry
+from ditbench.methods.entries import Registry
+from ditbench.methods.facts import Facts
 
 _COMPARED = ("digits",)  # data sets that a quality protocol has a reference of
 GRID = 1000  # timesteps of the training grid
 
 
-def check(settings: Settings, node: Node, suite: Suite, device: str) -> None:
+def check(settings: Settings, facts: Facts, node: Node, suite: Suite, device: str) -> None:
     """Raise InputError for unknown names and for settings that contradict each other.
 
-    ``node``: the cell's merged fields with their places. ``device``: where the cell really runs, whatever it says.
+    ``facts``: the method's. ``node``: the cell's merged fields with their places. ``device``: where the cell really
+    runs, whatever it says.
     """
     _check_names(settings, node)
-    _check_sampler(settings, node)
-    _check_guidance(settings, node)
+    _check_sampler(settings, facts, node)
+    _check_guidance(settings, facts, node)
     _check_agreement(settings, node)
     _check_training(settings, node)
-    _check_quality(settings, node, suite.quality.protocol)
+    _check_quality(settings, facts, node, suite.quality.protocol)
     _check_execution(settings, node, device)
-    _check_decoder(settings, node, suite)
+    _check_decoder(settings, facts, node, suite)
     _check_published(settings, node)
 
 
@@ -36,9 +40,8 @@ def _place(node: Node, *path: str | int) -> Position:
 
 
 def _check_names(settings: Settings, node: Node) -> None:
-    wanted = [
-        (registry.methods(), settings.method, _place(node, "method")),
-        (registry.samplers(), str(settings.sampler.name), _place(node, "sampler", "name")),
+    wanted: list[tuple[Registry[Any], str, Position]] = [
+        (registry.samplers(), str(settings.sampler.name), _place(node, "sampler", "name"))
     ]
     if settings.dataset is not None:
         wanted.append((registry.datasets(), settings.dataset, _place(node, "dataset")))
@@ -49,10 +52,10 @@ def _check_names(settings: Settings, node: Node) -> None:
             raise InputError(str(error), place) from None
 
 
-def _check_sampler(settings: Settings, node: Node) -> None:
+def _check_sampler(settings: Settings, facts: Facts, node: Node) -> None:
     sampler, steps = settings.sampler, settings.steps
     samplers = registry.samplers()
-    entry, predicted = samplers[str(sampler.name)], registry.predicts(settings.method, settings.config)
+    entry, predicted = samplers[str(sampler.name)], facts.predicts
     if entry.predicts != predicted:
         fitting = ", ".join(each.name for each in samplers if each.predicts == predicted)
         raise InputError(
@@ -76,26 +79,23 @@ def _check_sampler(settings: Settings, node: Node) -> None:
         )
 
 
-def _check_guidance(settings: Settings, node: Node) -> None:
-    # No model is built here: only what the suite or the preset says is known. The rest is seen at build.
-    preset = registry.methods()[settings.method].preset
-    in_channels = settings.config.get("in_channels", preset.get("in_channels"))
+def _check_guidance(settings: Settings, facts: Facts, node: Node) -> None:
     channels, interval = settings.guidance.channels, settings.guidance.interval
     if interval is not None:
         whole = all(isinstance(end, int) for end in interval)
-        if registry.predicts(settings.method, settings.config) == "noise" and not whole:
+        if facts.predicts == "noise" and not whole:
             raise InputError(
                 f"guidance.interval: timesteps of {settings.method} are whole numbers, 0 to 999",
                 _place(node, "guidance", "interval"),
             )
-        if registry.predicts(settings.method, settings.config) == "velocity" and interval[1] > 1:
+        if facts.predicts == "velocity" and interval[1] > 1:
             raise InputError(
                 f"guidance.interval: the time of {settings.method} runs from 0, noise, to 1, data",
                 _place(node, "guidance", "interval"),
             )
-    if channels is not None and isinstance(in_channels, int) and channels > in_channels:
+    if channels is not None and channels > facts.space.channels:
         raise InputError(
-            f"guidance.channels: {channels} is more than the {in_channels} channels of {settings.method}",
+            f"guidance.channels: {channels} is more than the {facts.space.channels} channels of {settings.method}",
             _place(node, "guidance", "channels"),
         )
 
@@ -117,13 +117,14 @@ def _check_training(settings: Settings, node: Node) -> None:
         )
 
 
-def _check_quality(settings: Settings, node: Node, protocol: str) -> None:
+def _check_quality(settings: Settings, facts: Facts, node: Node, protocol: str) -> None:
     if "quality" not in settings.measure:
         return
     place = _place(node, "measure", settings.measure.index("quality"))
-    if settings.config.get("activity") is not None:
+    if facts.imposed:
         raise InputError(
-            "quality under an imposed activity means nothing: take quality out of measure, or activity out of config",
+            f"quality under an imposed {facts.imposed} means nothing: take quality out of measure, or "
+            f"{facts.imposed} out of config",
             place,
         )
     if settings.weights is None:
@@ -166,9 +167,9 @@ def _check_execution(settings: Settings, node: Node, device: str) -> None:
         )
 
 
-def _check_decoder(settings: Settings, node: Node, suite: Suite) -> None:
+def _check_decoder(settings: Settings, facts: Facts, node: Node, suite: Suite) -> None:
     if settings.decoder is not None:
-        _check_decoded(settings, node)
+        _check_decoded(settings, facts, node)
         return
     if "decode" in settings.measure:
         raise InputError("decode needs a decoder", _place(node, "measure", settings.measure.index("decode")))
@@ -180,10 +181,9 @@ def _check_decoder(settings: Settings, node: Node, suite: Suite) -> None:
         )
 
 
-def _check_decoded(settings: Settings, node: Node) -> None:
-    preset = registry.methods()[settings.method].preset
-    channels = settings.config.get("in_channels", preset.get("in_channels"))
-    if channels in (1, 3):
+def _check_decoded(settings: Settings, facts: Facts, node: Node) -> None:
+    channels = facts.space.channels
+    if facts.space.scale == 1:
         raise InputError(
             f"decoder: {settings.method} makes pictures of {channels} channel{'s' * (channels != 1)}, not latents: "
             "there is nothing to decode",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ditbench.harness.errors import InputError, did_you_mean
+from ditbench.harness.suite.facts import facts_at
 from ditbench.harness.suite.load import LoadedSuite, expand_shorthand
 from ditbench.harness.suite.positions import Node, merge
 from ditbench.harness.suite.schema import NAME_PATTERN, SHORTHAND, CellFields, Decoder, Guidance, Sampler
@@ -23,6 +24,7 @@ from ditbench.methods import registry
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 # Fields that a default name always shows, and fields that have their own column beside the variant's.
 _NAMED = {"method", "sampler", "sampler.name", "steps", "guidance", "guidance.scale"}
+_DEFAULT_SAMPLERS = {"noise": "ddpm", "velocity": "euler"}
 _COLUMNS = _NAMED | {"device", "dtype", "seed", "measure", "dataset", "timeout_s", "published"}
 
 
@@ -134,7 +136,7 @@ def _settings(fields: CellFields, suite_seed: int, node: Node) -> Settings:
     if fields.method is None:
         raise InputError("this cell has no method: name one here or in defaults", node.position)
     sampler = fields.sampler or Sampler()
-    name = sampler.name or ("ddpm" if registry.predicts(fields.method, fields.config or {}) == "noise" else "euler")
+    name = sampler.name or _DEFAULT_SAMPLERS[facts_at(fields.method, fields.config or {}, node).predicts]
     adaptive = name in registry.samplers() and registry.samplers()[name].adaptive
     if adaptive and fields.steps is not None:
         raise InputError(

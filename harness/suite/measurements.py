@@ -13,7 +13,7 @@ from ditbench.harness.suite.load import LoadedSuite
 from ditbench.harness.suite.positions import Node
 from ditbench.harness.suite.schema import MEASUREMENTS, Measurement
 from ditbench.harness.suite.waiting import Need, Waiting, grouped
-from ditbench.methods.registry import methods
+from ditbench.methods.registry import facts_of
 
 BESIDE_BASELINE = ("latency", "training", "paired")
 
@@ -171,5 +171,5 @@ def _lpips_digest(loaded: LoadedSuite) -> str | None:
 
 
 def latent_side(spec: CellSpec) -> int:
-    """Side of a cell's samples, as its config or its preset says it."""
-    return int(spec.config.get("input_size", methods()[spec.method].preset.get("input_size", 32)))
+    """Side of a cell's samples, the longer one."""
+    return max(facts_of(spec.method, spec.config).space.size)

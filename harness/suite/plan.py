@@ -17,6 +17,7 @@ from ditbench.harness.errors import InputError, MissingFileError, Position, did_
 from ditbench.harness.store.records import CellSpec, DecoderSpec
 from ditbench.harness.suite.checks import check
 from ditbench.harness.suite.expand import Draft, expand
+from ditbench.harness.suite.facts import facts_at
 from ditbench.harness.suite.load import LoadedSuite
 from ditbench.harness.suite.measurements import (
     BESIDE_BASELINE,
@@ -29,7 +30,8 @@ from ditbench.harness.suite.measurements import (
 from ditbench.harness.suite.positions import Node
 from ditbench.harness.suite.schema import MEASUREMENTS, Sampler, Suite
 from ditbench.harness.suite.weights import asset_config, weights_digest
-from ditbench.methods.registry import samplers
+from ditbench.methods.facts import Facts
+from ditbench.methods.registry import code_of, samplers
 
 __all__ = ["BESIDE_BASELINE", "Plan", "PlannedCell", "PlannedMeasurement", "latent_side", "make_plan"]
 
@@ -93,9 +95,10 @@ def make_plan(
     specs: dict[str, CellSpec] = {}
     missing: dict[str, Missing] = {}
     for draft in drafts:
-        check(draft.settings, draft.node, loaded.suite, device or draft.settings.device)
+        facts = facts_at(draft.settings.method, draft.settings.config, draft.node)
+        check(draft.settings, facts, draft.node, loaded.suite, device or draft.settings.device)
         digests, missing[draft.name] = _digests(draft, digest_of)
-        specs[draft.name] = _spec(draft, loaded.suite, threads, device, digests)
+        specs[draft.name] = _spec(draft, facts, loaded.suite, threads, device, digests)
     baseline = _baseline(loaded, specs)
     chosen = [spec for name, spec in specs.items() if only is None or fnmatchcase(name, only)]
     if not chosen:
@@ -173,7 +176,9 @@ def _digests(draft: Draft, digest_of: Callable[[str, bool], str]) -> tuple[dict[
     return found, missing
 
 
-def _spec(draft: Draft, suite: Suite, threads: int, device: str | None, digests: Mapping[str, str]) -> CellSpec:
+def _spec(
+    draft: Draft, facts: Facts, suite: Suite, threads: int, device: str | None, digests: Mapping[str, str]
+) -> CellSpec:
     settings, decoder = draft.settings, draft.settings.decoder
     return CellSpec(
         cell=draft.name,
@@ -201,7 +206,9 @@ def _spec(draft: Draft, suite: Suite, threads: int, device: str | None, digests:
         measure=tuple(name for name in MEASUREMENTS if name in settings.measure),
         batch=settings.batch,
         timeout_s=settings.timeout_s or suite.limits.timeout_s,
-        cost_only=settings.weights is None or settings.config.get("activity") is not None,
+        cost_only=settings.weights is None or bool(facts.imposed),
+        imposed=facts.imposed,
+        code=code_of(settings.method, str(settings.sampler.name)),
     )
 
 

@@ -9,17 +9,16 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ditbench.methods.diffusion.loss import HybridLoss
 from ditbench.methods.diffusion.output import split_output
+from ditbench.methods.diffusion.prediction import Flow, Prediction, predicted_on
 from ditbench.methods.diffusion.schedules import TRAINING_STEPS, noise_schedule
-from ditbench.methods.errors import ConfigError
 
-Flow = Literal["linear", "cosine"]
 Coefficient = Tensor | float
 
 
@@ -30,7 +29,7 @@ class Process(ABC):
     cleanest    the time of the data; ``noisiest``: that of pure noise
     """
 
-    predicts: ClassVar[Literal["noise", "velocity"]]
+    predicts: ClassVar[Prediction]
     cleanest: ClassVar[float]
     noisiest: ClassVar[float]
 
@@ -117,11 +116,8 @@ class FlowMatching(Process):
 @cache
 def process_of(flow: Flow | None) -> Process:
     """The process of a config's ``flow``; None: noise prediction. Raises ConfigError."""
-    if flow is None:
-        return Diffusion()
-    if flow not in ("linear", "cosine"):
-        raise ConfigError(f"flow must be linear, cosine or unset (noise prediction), not {flow!r}")
-    return FlowMatching(flow)
+    predicted_on(flow)
+    return Diffusion() if flow is None else FlowMatching(flow)
 
 
 def stratified_timesteps(batch: int, total: int, generator: torch.Generator, strata: int = 4) -> Tensor:

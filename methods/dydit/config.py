@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ditbench.methods.backbones.dit import DiTConfig
+from ditbench.methods.backbones.config import DiTConfig
+from ditbench.methods.config import make_config
 from ditbench.methods.dydit.activity import Activity, BlockCost
 from ditbench.methods.errors import ConfigError
+from ditbench.methods.facts import Facts
 
 
 @dataclass(frozen=True)
@@ -48,3 +51,12 @@ class DyDiTConfig(DiTConfig):
     @property
     def block_cost(self) -> BlockCost:
         return BlockCost.of(self.tokens, self.hidden_size, self.mlp_width)
+
+    @property
+    def facts(self) -> Facts:
+        return replace(super().facts, imposed="" if self.activity is None else "activity")
+
+
+def dydit_facts(config: Mapping[str, Any]) -> Facts:
+    """Facts of a DyDiT from the fields of DyDiTConfig. Raises ConfigError."""
+    return make_config(DyDiTConfig, config).facts

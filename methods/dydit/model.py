@@ -13,7 +13,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ditbench.methods.backbones.dit import DiT, DiTBlock, DiTConfig
+from ditbench.methods.backbones.config import DiTConfig
+from ditbench.methods.backbones.dit import DiT, DiTBlock
 from ditbench.methods.config import make_config
 from ditbench.methods.dydit.activity import counts
 from ditbench.methods.dydit.block import DynamicBlock, Masks

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from ditbench.methods.backbones.dit import DiTConfig
+from ditbench.methods.backbones.config import DiTConfig
+from ditbench.methods.config import make_config
 from ditbench.methods.errors import ConfigError
+from ditbench.methods.facts import Facts
 from ditbench.methods.flexidit.cost import macs
 from ditbench.methods.flexidit.schedule import Schedule
 from ditbench.methods.lora.config import AdapterConfig
@@ -99,3 +102,8 @@ class FlexiDiTConfig(DiTConfig):
         """See ``cost.macs``. Raises ConfigError for a size that does not divide the input."""
         self._check_divides(size)
         return macs(self, size)
+
+
+def flexidit_facts(config: Mapping[str, Any]) -> Facts:
+    """Facts of a FlexiDiT from the fields of FlexiDiTConfig. Raises ConfigError."""
+    return make_config(FlexiDiTConfig, config).facts

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ditbench.methods.backbones.dit import DiTConfig
+from ditbench.methods.backbones.config import DiTConfig
 
 CostOf = Callable[[int], float]
 """Patch size -> multiply-accumulates of one forward of one sequence."""

@@ -13,7 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ditbench.methods.backbones.dit import DiT, DiTConfig
+from ditbench.methods.backbones.config import DiTConfig
+from ditbench.methods.backbones.dit import DiT
 from ditbench.methods.conversion import static_shape
 from ditbench.methods.errors import CheckpointError
 from ditbench.methods.weights import Shaped, compare, load_into, mismatch, read_shapes, sha256_file

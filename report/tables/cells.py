@@ -60,7 +60,7 @@ def cells_table(view: RunView) -> Table:
         "on_front_gmacs": lambda row: row.on_front_gmacs,
         "on_front_time": lambda row: row.on_front_time,
         "cost_only": lambda row: row.spec.cost_only,
-        "imposed_activity": lambda row: row.spec.imposed_activity,
+        "imposed_activity": lambda row: bool(row.spec.imposed),
         "reason": lambda row: row.reason,
         "front_probability_gmacs": lambda row: fronts.gmacs.get(row.cell),
         "front_probability_time": lambda row: fronts.time.get(row.cell),

@@ -98,7 +98,7 @@ def notes_of(view: RunView, rows: Sequence[Row], shared: Sequence[str]) -> tuple
         hints.append("Grey: dominated on every front.")
     if any(row.spec.cost_only for row in rows):
         hints.append("Cost only: the cell's weights make no meaningful samples, so it has no quality figures.")
-    if any(row.spec.imposed_activity for row in rows):
+    if any(row.spec.imposed for row in rows):
         hints.append("Imposed activity: the config says what is on, in place of the learned routers.")
     if any(row.quantity("quality", "frechet") or row.quantity("latency", "latency_ms") for row in rows):
         hints.append("Brackets: 95 % intervals.")

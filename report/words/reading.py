@@ -61,7 +61,7 @@ def reading_notes(view: RunView) -> tuple[tuple[str, str], ...]:
         ("Prepare", _about_preparing(view)),
         ("Adaptation", _about_adaptation(view)),
         ("Cost only", _COST_ONLY if any(row.spec.cost_only for row in view.rows) else ""),
-        ("Imposed activity", _IMPOSED if any(row.spec.imposed_activity for row in view.rows) else ""),
+        ("Imposed activity", _IMPOSED if any(row.spec.imposed for row in view.rows) else ""),
     )
     return tuple((term, " ".join(text.split())) for term, text in drafts if text)
 
