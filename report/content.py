@@ -12,8 +12,8 @@ from ditbench.report.plots.style import Picture
 from ditbench.report.plots.token_maps import PREFIX
 from ditbench.report.run_view import RunView
 from ditbench.report.tables.adaptation import adaptation_table, equal_size_table
-from ditbench.report.tables.alternatives import layouts_table
-from ditbench.report.tables.choices import schedules_table
+from ditbench.report.tables.alternatives import alternatives_table
+from ditbench.report.tables.choices import choices_table
 from ditbench.report.tables.decode import decode_table
 from ditbench.report.tables.delivered import delivered_table, lost_time_table
 from ditbench.report.tables.energy import energy_table
@@ -117,10 +117,10 @@ def compose(view: RunView, pictures: Mapping[str, Picture], grids: Sequence[Samp
             "Compute",
             [
                 _figures(pictures, "profile"),
-                _figures(pictures, "activity"),
+                _figures(pictures, "shares"),
                 _figures(pictures, *(name for name in pictures if name.startswith(PREFIX))),
-                _figures(pictures, "schedule"),
-                schedules_table(view),
+                _figures(pictures, "choices"),
+                choices_table(view),
                 _figures(pictures, "agreement"),
                 operators_table(view),
             ],
@@ -130,7 +130,7 @@ def compose(view: RunView, pictures: Mapping[str, Picture], grids: Sequence[Samp
             [
                 _figures(pictures, "kernels"),
                 timing_table(view),
-                layouts_table(view),
+                alternatives_table(view),
                 decode_table(view),
                 energy_table(view),
             ],

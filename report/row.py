@@ -101,7 +101,7 @@ class Row:
     def cost_words(self) -> str:
         """What stands beside the name of a cell whose samples mean nothing: 'cost only', and of which kind."""
         words = ["cost only"] if self.spec.cost_only else []
-        words += ["imposed activity"] if self.spec.imposed else []
+        words += [f"imposed {self.spec.imposed}"] if self.spec.imposed else []
         return ", ".join(words)
 
     def named(self, words: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from ditbench.harness.store.records import CellSpec, Provenance, Quantity, Record
 from ditbench.harness.store.store import RunStore, write_json
+from ditbench.methods import older_records
 from ditbench.report import adaptation
 from ditbench.report.adaptation import difference, equal_pairs, groups_of, to_full, verdict
 from ditbench.report.document import write_report
@@ -59,7 +60,7 @@ class Trained:
         )
 
     def records(self, baseline: str) -> list[Record]:
-        kind = "full" if self.adapter is None else "td-lora" if self.adapter["experts"] > 1 else "lora"
+        kind = "full" if self.adapter is None else "TD-LoRA" if self.adapter["experts"] > 1 else "LoRA"
         recipe = {
             "recipe": self.cell,
             "description": f"seed {self.seed}",
@@ -71,7 +72,8 @@ class Trained:
             "batch": 128,
             **self.recipe,
         }
-        detail = {"recipe": recipe, "adaptation": kind, "adapter": self.adapter, "full": {"trainable": FULL}}
+        way = older_records.adaptation(kind, self.spec.config, recipe, self.adapter)
+        detail = {"recipe": recipe, "adaptation": way, "full": {"trainable": FULL}}
         memory = self.trainable * 4 / 2**20
         values = {
             "parameters": quantity(FULL + self.trainable * (self.adapter is not None)),

@@ -86,7 +86,7 @@ def weighted(spec: CellSpec, weights: str | None) -> tuple[CellSpec, Path | None
 
 def _weights_note(spec: CellSpec) -> str:
     if spec.imposed:
-        return "cost only, imposed activity"
+        return f"cost only, imposed {spec.imposed}"
     return spec.weights or "random: cost only"
 
 

@@ -1,28 +1,30 @@
-"""How the two branches of a guided step ran where their sequences have unequal lengths, and what else was tried."""
+"""How steps ran that could run in several ways of equal output, and what else was tried."""
 
 from __future__ import annotations
 
-from ditbench.report.flexible import layouts_of
 from ditbench.report.numbers import decimals_for, scale_for
 from ditbench.report.row import Row
 from ditbench.report.run_view import RunView
 from ditbench.report.tables.rows import plain_marks_of, tag_of
 from ditbench.report.tables.table import Table, number_column, text_column
 
-_ORDER = ("separate", "padded", "joined", "packed")
+
+def choices_of(row: Row) -> dict[str, dict[str, float]]:
+    """What was to be run -> way -> ms; empty where there was no choice to time."""
+    stored = row.detail("latency").get("choices_ms") or {}
+    return {str(what): {str(way): float(ms) for way, ms in times.items()} for what, times in stored.items()}
 
 
-def layouts_table(view: RunView) -> Table | None:
-    """One row a pair of unequal branches of a cell; None if no cell had a choice."""
+def alternatives_table(view: RunView) -> Table | None:
+    """One row a choice of a cell; None if no cell had one."""
     entries: list[tuple[Row, bool, str, dict[str, float]]] = []
     for row in view.rows:
-        choices = [(branches, times) for branches, times in layouts_of(row).items() if len(times) > 1]
+        choices = [(what, times) for what, times in choices_of(row).items() if len(times) > 1]
         entries += [(row, place == 0, *choice) for place, choice in enumerate(choices)]
     if not entries:
         return None
     rows = [row for row, *_ in entries]
-    tried = {layout for *_, times in entries for layout in times}
-    layouts = [*(layout for layout in _ORDER if layout in tried), *sorted(tried - set(_ORDER))]
+    ways = dict.fromkeys(way for *_, times in entries for way in times)
     every = [ms for *_, times in entries for ms in times.values()]
     scale = scale_for(every, "ms")
     decimals = decimals_for((ms / scale.divisor for ms in every), 5)
@@ -33,20 +35,18 @@ def layouts_table(view: RunView) -> Table | None:
             [row.cell if first else "" for row, first, *_ in entries],
             tags=[tag_of(row) if first else "" for row, first, *_ in entries],
         ),
-        text_column("branches", "Branches", [branches for _, _, branches, _ in entries]),
+        text_column("step", "Step", [what for _, _, what, _ in entries]),
         number_column("batch", "Batch", "1", [row.batch for row in rows], decimals=0),
         *(
-            number_column(
-                layout, layout, "ms", [times.get(layout) for *_, times in entries], decimals=decimals, scale=scale
-            )
-            for layout in layouts
+            number_column(way, way, "ms", [times.get(way) for *_, times in entries], decimals=decimals, scale=scale)
+            for way in ways
         ),
-        text_column("used", "Used", [min(times, key=lambda layout: times[layout]) for *_, times in entries]),
+        text_column("used", "Used", [min(times, key=lambda way: times[way]) for *_, times in entries]),
     )
-    note = (
-        "Separate: a call for each branch. The other layouts put both branches into one call and mask attention "
-        "between sequences. All give the same output up to rounding; the fastest here was used in the timings, at "
-        "this batch. The counted MACs are those of separate: the masked layouts execute more."
+    about = dict.fromkeys(str(row.detail("latency").get("choices_about") or "") for row in rows)
+    notes = (
+        "All ways give the same output up to rounding; the fastest here was used in the timings, at this batch.",
+        *filter(None, about),
     )
-    caption = "A guided step whose branches have unequal lengths, by the layout in which they run."
-    return Table("layouts", caption, columns, plain_marks_of(rows), (note,)).without_empty_columns()
+    caption = "Steps that can run in several ways, by the way in which they run."
+    return Table("alternatives", caption, columns, plain_marks_of(rows), notes).without_empty_columns()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ditbench.report.activity import router_gmacs
-from ditbench.report.flexible import weak_guidance
+from ditbench.report.facets import router_gmacs, weak_guidance
 from ditbench.report.numbers import Scale, scale_for
 from ditbench.report.row import Row
 from ditbench.report.run_view import RunView
@@ -16,7 +15,7 @@ from ditbench.report.tables.table import Column, Table, number_column, text_colu
 _ONE = "; guidance is not counted"
 
 
-_BOTH = ", and over both branches where their patch sizes differ; guidance's second forward is not added to it"
+_BOTH = ", and over both branches where they run otherwise; guidance's second forward is not added to it"
 
 
 _OPERATORS = ("linear", "attention", "conv", "layer_norm")

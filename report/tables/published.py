@@ -59,7 +59,7 @@ def costs_table(view: RunView) -> Table | None:
         )
     notes.append(
         "Ours: MACs as fvcore counts them, routers included: G of a forward of one sequence, T of all forwards of an "
-        "image, % of the loop at the pre-trained patch size."
+        "image, % of the loop with the fullest choice throughout."
     )
     caption = "Printed costs and the same counted by the paper's convention, at the printed digits."
     table = Table("published_costs", caption, columns, _no_marks(len(found)), tuple(notes))

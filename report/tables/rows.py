@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ditbench.report.flexible import weak_guidance
+from ditbench.report.facets import weak_guidance
 from ditbench.report.row import Row
 from ditbench.report.run_view import RunView
 from ditbench.report.tables.table import Column, Mark, Value, number_column, text_column
@@ -98,8 +98,8 @@ def notes_of(view: RunView, rows: Sequence[Row], shared: Sequence[str]) -> tuple
         hints.append("Grey: dominated on every front.")
     if any(row.spec.cost_only for row in rows):
         hints.append("Cost only: the cell's weights make no meaningful samples, so it has no quality figures.")
-    if any(row.spec.imposed for row in rows):
-        hints.append("Imposed activity: the config says what is on, in place of the learned routers.")
+    for key in dict.fromkeys(row.spec.imposed for row in rows if row.spec.imposed):
+        hints.append(f"Imposed {key}: the config says what is on, in place of the learned routers.")
     if any(row.quantity("quality", "frechet") or row.quantity("latency", "latency_ms") for row in rows):
         hints.append("Brackets: 95 % intervals.")
     return (*notes, " ".join(hints)) if hints else tuple(notes)

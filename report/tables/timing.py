@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from ditbench.harness.store.records import Quantity
-from ditbench.report.flexible import layouts_of
-from ditbench.report.preparing import preparing
 from ditbench.report.row import Row
 from ditbench.report.run_view import RunView
+from ditbench.report.tables.alternatives import choices_of
 from ditbench.report.tables.rows import plain_marks_of, tag_of
 from ditbench.report.tables.table import Column, Table, number_column, text_column
+from ditbench.report.words.phrases import preparing
 
 
 def timing_table(view: RunView) -> Table | None:
@@ -71,10 +71,10 @@ def timing_table(view: RunView) -> Table | None:
         f"{'Load and first call are cold costs' if called else 'Load is a cold cost'}, paid once and in no other "
         "figure. Brackets: 95 % interval of the median."
     ]
-    if any(map(layouts_of, rows)):
+    if any(map(choices_of, rows)):
         notes.append(
-            "Rows are counted as sequences; branches of unequal lengths may share a row. Where their layouts were "
-            "timed beforehand, no call was the first."
+            "Rows are counted as sequences, which may share a row of the call. Where ways to run a step were timed "
+            "beforehand, no call was the first."
         )
     if any(prepare):
         notes.append(f"Prepare: {preparing(rows)}, once; sample includes it, step does not.")

@@ -30,6 +30,19 @@ def edit(folder: Path, cell: str, measurement: str, **detail: Any) -> None:
     store.commit(record.model_copy(update={"detail": record.detail | detail}))
 
 
+def edit_labels(folder: Path, cell: str, **changes: Any) -> None:
+    """Replace parts of the only labels in a stored count."""
+    facets = rows_of(load_run(folder))[cell].detail("flops")["facets"]
+    edit(folder, cell, "flops", facets=facets | {"labels": [facets["labels"][0] | changes]})
+
+
+def labels_of(row: Row) -> dict[str, Any]:
+    """The only labels in a stored count, as they are stored."""
+    (stored,) = row.detail("flops")["facets"]["labels"]
+    assert isinstance(stored, dict)
+    return stored
+
+
 def rows_of(view: RunView) -> dict[str, Row]:
     return {row.cell: row for row in view.rows}
 
