@@ -60,7 +60,7 @@ class Sampler(ABC):
     adaptive: ClassVar[bool] = False
 
     def __init__(self, steps: int, options: Any = None, process: Process | None = None) -> None:
-        """``options``: of type ``Options``. ``process``: the model's, where more of it than its prediction is needed."""
+        """``options``: of type ``Options``. ``process``: the model's, where its prediction does not say enough."""
         self.steps, self.options, self.process = steps, options or self.Options(), process
 
     @property
