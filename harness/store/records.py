@@ -56,7 +56,7 @@ class Provenance(Frozen):
 
 
 class DecoderSpec(Frozen):
-    """The autoencoder of a cell, resolved; see ``harness.suite.schema.Decoder``."""
+    """The autoencoder of a cell, resolved; see ``ditbench.harness.suite.schema.Decoder``."""
 
     weights: str | None = Field(default=None, description="'asset:NAME', a path, or null for random weights")
     weights_sha256: str | None = None
@@ -75,6 +75,7 @@ class CellSpec(Frozen):
         default="", description="what distinguishes cells of one method besides sampler/steps/guidance"
     )
     config: dict[str, Any] = Field(default_factory=dict, description="overrides of the method's config")
+    modifiers: tuple[dict[str, Any], ...] = Field(default=(), description="what is put around it, innermost first")
     weights: str | None = Field(default=None, description="'zoo:NAME', a path, or null for random weights")
     weights_sha256: str | None = None
     sampler: str
