@@ -86,7 +86,7 @@ def pareto_picture(view: RunView, measurement: str, name: str, title: str, what:
         _legend(axes, spots, devices, bool(cheap))
         figure.draw_without_rendering()
         _label(axes, spots, cheap, measurement, name, scale)
-        # The labels have their places now: a second layout pass would move the axes under them.
+        # The labels have their places now: a second pass would move the axes under them.
         figure.set_layout_engine("none")
         return picture(figure, *_words(view, spots, cheap, name, what))
 
