@@ -49,7 +49,7 @@ class Guidance(Strict):
 
     weak: Literal["conditional", "unconditional"] = Field(
         default="conditional",
-        description="what guides where a schedule gives the guidance branch coarser patches: its prediction for the "
+        description="what guides where the method runs the guidance branch more cheaply: its prediction for the "
         "class, at scale 1 + (s − 1) / 2.5, or for no class",
     )
 
