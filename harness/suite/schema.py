@@ -62,7 +62,9 @@ class Guidance(Strict):
 
 
 class Sampler(Strict):
-    """A sampler with its options."""
+    """A sampler with its options; those of a plugin's sampler are its own, and checked against its entry."""
+
+    model_config = ConfigDict(extra="allow")
 
     name: str | None = Field(default=None, description="name in the samplers registry; unset: ddpm, or euler for flows")
     spacing: Literal["even", "ddim"] = Field(default="even", description="timestep respacing as the reference names it")
@@ -91,6 +93,9 @@ class CellFields(Strict):
 
     method: str | None = None
     config: dict[str, Any] | None = Field(default=None, description="overrides of the method's config")
+    modifiers: list[dict[str, dict[str, Any]]] | None = Field(
+        default=None, description="put around the method, innermost first: what ``with`` says inside ``method``"
+    )
     weights: str | None = Field(
         default=None, description="'zoo:NAME', 'asset:NAME', a path (relative to the suite), or unset: random"
     )
