@@ -82,7 +82,7 @@ class Run:
         """
         table = self._figures(metric, *limits)
         for name, limit in limits.items():
-            table = table.query(f"`{name}` {'>=' if name in _MORE_IS_BETTER else '<='} @limit")
+            table = table.query(f"`{name}` {'>=' if name in _MORE_IS_BETTER else '<='} {float(limit)!r}")
         if table.empty:
             words = ", ".join(f"{name}={limit:g}" for name, limit in limits.items())
             raise InputError(f"no cell of {self.folder} has {metric} within {words or 'the run'}")
