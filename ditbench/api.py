@@ -87,8 +87,7 @@ class Run:
             words = ", ".join(f"{name}={limit:g}" for name, limit in limits.items())
             raise InputError(f"no cell of {self.folder} has {metric} within {words or 'the run'}")
         chosen = table[metric].idxmax() if metric in _MORE_IS_BETTER else table[metric].idxmin()
-        row: pd.Series[Any] = self.cells.loc[str(chosen)]
-        return row
+        return self.cells.xs(str(chosen))  # type: ignore[return-value]
 
     def figure(self, name: str, format: str = "png") -> Path:
         """The file of a picture of the report: ``figure("pareto_gmacs")``. Raises InputError where there is none."""

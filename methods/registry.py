@@ -13,7 +13,17 @@ from typing import Any
 from ditbench.methods.entries import Entry, MethodEntry, Registry, SamplerEntry, UnknownNameError
 from ditbench.methods.facts import Facts
 
-__all__ = ["UnknownNameError", "code_of", "datasets", "facts_of", "methods", "modifiers", "names", "samplers"]
+__all__ = [
+    "UnknownNameError",
+    "code_of",
+    "conditions",
+    "datasets",
+    "facts_of",
+    "methods",
+    "modifiers",
+    "names",
+    "samplers",
+]
 
 # hidden size, depth, heads: Table 1 of the DiT paper (arXiv 2212.09748)
 _DIT_SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "xl": (1152, 28, 16)}
@@ -135,6 +145,14 @@ def modifiers() -> Registry[Entry]:
 
 
 @cache
+def conditions() -> Registry[Entry]:
+    """Sources of what samples are told, then entry points of other distributions."""
+    registry = Registry("conditions", Entry)
+    registry.add("labels", Entry("ditbench.methods.conditions:Labels", "class labels, evenly drawn; only: of these"))
+    return registry
+
+
+@cache
 def datasets() -> Registry[Entry]:
     """Data sets that ship with ditbench or that it makes, then entry points of other distributions."""
     registry = Registry("datasets", Entry)
@@ -153,12 +171,12 @@ def facts_of(method: str, config: Mapping[str, Any]) -> Facts:
     return methods()[method].facts_of(config)
 
 
-def code_of(method: str, sampler: str, around: Sequence[str] = ()) -> str:
-    """Which code makes the samples of a method, a sampler and modifiers: part of identities.
+def code_of(method: str, sampler: str, around: Sequence[str] = (), told: str = "labels") -> str:
+    """Which code makes the samples of a method, a sampler, modifiers and a source of conditions: part of identities.
 
     Raises UnknownNameError, PluginError.
     """
-    entries = (methods()[method], samplers()[sampler], *(modifiers()[name] for name in around))
+    entries = (methods()[method], samplers()[sampler], conditions()[told], *(modifiers()[name] for name in around))
     parts = [part for entry in entries for part in entry.code.split("; ")]
     return "; ".join(dict.fromkeys(parts))
 
