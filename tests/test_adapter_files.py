@@ -14,10 +14,9 @@ from safetensors.torch import save_file
 from test_flexidit import enlivened
 
 from ditbench import methods
-from ditbench.methods.conversion import static_shape
 from ditbench.methods.errors import CheckpointError
-from ditbench.methods.lora.accounting import accounting
 from ditbench.methods.lora.files import Origin, added
+from ditbench.methods.training.accounting import accounting
 from ditbench.methods.training.recipe import Recipe
 from ditbench.methods.training.run import run_recipe
 from ditbench.methods.weights import checkpoint_mismatch, read_state, save_state, sha256_file
@@ -246,7 +245,7 @@ def test_training_on_a_base_writes_what_it_trained_and_nothing_else(kind, base, 
     assert done.sha256 == model.weights_sha256
     ups = [value for name, value in read_state(done.path).items() if name.endswith(".up")]
     assert all(value.abs().max() > 0 for value in ups), "every update took part"
-    static = methods.load_weights(methods.build("dit", **static_shape(model.config)), base)
+    static = methods.load_weights(model.static_base(), base)
     if kind == "dydit":
         assert torch.equal(model.pos_embed, static.pos_embed)
         ranked = methods.convert(static, "dydit-testing")
@@ -263,7 +262,7 @@ def test_training_without_a_base_writes_all(tmp_path):
 
 def test_near_ties_of_magnitude_are_ordered_by_all_of_their_digits():
     """Machines sum in other orders; in float32 two near channels could swap, and adapters would sit on wrong ones."""
-    from ditbench.methods.dydit.convert import rank_by_magnitude
+    from ditbench.methods.dydit.ranking import rank_by_magnitude
 
     model = methods.build("dit-testing")
     with torch.no_grad():

@@ -13,8 +13,8 @@ from ditbench import methods
 from ditbench.harness.measure.flops import WorkCounter
 from ditbench.methods.diffusion.schedules import timestep_map
 from ditbench.methods.errors import ConfigError
-from ditbench.methods.lora.accounting import accounting
 from ditbench.methods.protocols import StepPlan, WorkLedger
+from ditbench.methods.training.accounting import accounting
 
 TIMED: dict[str, Any] = {"rank": 3, "experts": 4}
 KINDS: dict[str, dict[str, Any]] = {

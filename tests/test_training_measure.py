@@ -25,7 +25,7 @@ from ditbench.harness.suite.identity import measurement_identity
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import make_plan
 from ditbench.harness.suite.schema import TrainingOptions
-from ditbench.methods.lora.accounting import accounting
+from ditbench.methods.training.accounting import accounting
 from ditbench.methods.training.loop import Training, train
 from ditbench.methods.training.recipe import Recipe
 from ditbench.methods.training.run import prepared, run_recipe
