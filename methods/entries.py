@@ -176,7 +176,7 @@ class Registry(Generic[E]):
                 yield self._entry(target=point.value, summary=f"from {origin}", name=name, origin=origin)
 
     def of(self, distribution: str) -> list[E]:
-        """The entries of another distribution that can be imported. Raises UnknownNameError; PluginError if none can."""
+        """The entries of another distribution that can be imported. Raises UnknownNameError, PluginError."""
         full = [name for name in self._points if name.partition("/")[0] == distribution]
         if not full:
             known = dict.fromkeys(name.partition("/")[0] for name in self._points)

@@ -19,7 +19,8 @@ Shapes = Mapping[str, Any]
 
 
 def described(shapes: Shapes) -> str:
-    """Of what was offered to a DiT: one clause, as in 'it holds 156 tensors of width 768, depth 12, and would fit dit-b-2 or sit-b-2'."""
+    """One clause on what a DiT was offered, as in 'it holds 156 tensors of width 768, depth 12, and would fit dit-b-2
+    or sit-b-2'."""
     found = shape_of(shapes)
     if not found:
         if any(name.startswith(("transformer_blocks.", "transformer.")) for name in shapes):

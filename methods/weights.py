@@ -170,8 +170,8 @@ def compare(wanted: Mapping[str, Any], state: Mapping[str, Any]) -> str | None:
 
 def checkpoint_mismatch(model: nn.Module, path: str | PathLike[str]) -> str | None:
     """One line that says why a checkpoint file, of all weights or of adapters, does not fit ``model``, which may be on
-    ``meta``, and what it would fit as far as that can be told; None if it fits. Of adapters the base is looked up and checked too. Reads names and
-    shapes only. Raises CheckpointError for a file that cannot be read."""
+    ``meta``, and what it would fit as far as that can be told; None if it fits. Of adapters the base is looked up and
+    checked too. Reads names and shapes only. Raises CheckpointError for a file that cannot be read."""
     from ditbench.methods.lora.files import adapter_mismatch, read_origin
     from ditbench.methods.recognise import described, shape_of
 

@@ -62,7 +62,7 @@ def trained(kind: str, base: Path, rank: bool = True):
 
 def saved(kind: str, base: Path, model, name: str = "base.safetensors", rank: bool = True, half: bool = False) -> Path:
     path = base.parent / "adapters.safetensors"
-    origin = Origin.of(model, f"{kind}-testing", name, base, rank)
+    origin = Origin.of(model, f"{kind}-testing", name, base, {"rank": rank} if kind == "dydit" else {})
     state = added(model, model.state_dict())
     save_state(path, {k: v.half() if half else v for k, v in state.items()}, {"recipe": {}, **origin.metadata()})
     return path
@@ -126,7 +126,7 @@ def test_the_base_is_found_beside_the_file_given_or_in_the_zoo(base, tmp_path, m
     methods.load_weights(build("dit"), path, moved)
     digits = methods.build("dit-digits", adapter=ADAPTER)
     for name, words in (("zoo:dit-digits", None), ("zoo:dit-digit", "not in the zoo")):
-        origin = Origin.of(digits, "dit-digits", name, checkpoint("dit-digits"), False)
+        origin = Origin.of(digits, "dit-digits", name, checkpoint("dit-digits"), {})
         save_state(path, added(digits, digits.state_dict()), origin.metadata())
         if words is None:
             loaded = methods.load_weights(methods.build("dit-digits", adapter=ADAPTER), path)
@@ -173,7 +173,9 @@ def test_tensors_too_many_and_too_few_are_told(base):
 
 
 @pytest.mark.parametrize("text", ["no json", "[]", '{"base": "x"}', json.dumps({"base": 1, "base_sha256": 2,
-                                  "method": 3, "rank_parts": 4, "scale": 5})])  # fmt: skip
+                                  "method": 3, "options": {}, "scale": 5}),
+                                  json.dumps({"base": "x", "base_sha256": "y", "method": "z", "options": [],
+                                  "scale": 1.0})])  # fmt: skip
 def test_a_broken_origin_is_one_line(text, base):
     path = saved("dit", base, trained("dit", base))
     save_file(read_state(path), path, {"adapter": text})

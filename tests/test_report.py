@@ -27,11 +27,11 @@ from ditbench.report.fronts import front_probabilities, percent, unsettled
 from ditbench.report.numbers import decimals_for, fixed, scale_for
 from ditbench.report.plots import pareto
 from ditbench.report.plots.style import BLUE, GREY, Picture
-from ditbench.report.result_tables import cost_table, quality_table
 from ditbench.report.run_view import RunView, load_run
-from ditbench.report.summary import summary
-from ditbench.report.table_formats import latex_escaped, to_csv, to_markdown
-from ditbench.report.tables import Table, number_column, text_column
+from ditbench.report.tables.formats import latex_escaped, to_csv, to_markdown
+from ditbench.report.tables.results import cost_table, quality_table
+from ditbench.report.tables.table import Table, number_column, text_column
+from ditbench.report.words.summary import summary
 
 sys.path.insert(0, str(Path(__file__).parent))
 import report_fixtures as fixtures

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ditbench.methods.older_records import imposed_by
 
 RECORD_SCHEMA_VERSION = 1
 
@@ -98,6 +100,13 @@ class CellSpec(Frozen):
     cost_only: bool = Field(default=False, description="random weights or an imposed cost: quality means nothing here")
     imposed: str = Field(default="", description="the config key that imposes the cost; empty: none does")
     code: str = Field(default="", description="which code ran: distributions with versions and digests of sources")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_versions(cls, stored: Any) -> Any:
+        if not isinstance(stored, dict) or "imposed" in stored:
+            return stored
+        return {**stored, "imposed": imposed_by(stored.get("config") or {})}
 
 
 class Record(Frozen):

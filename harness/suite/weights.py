@@ -21,7 +21,8 @@ def zoo_folder() -> Path:
 
 
 def weights_path(weights: str, folder: bool = False) -> Path:
-    """The file of ``zoo:NAME``, of ``zoo:DISTRIBUTION/NAME`` from a plugin, of ``asset:NAME`` in ``ditbench.toml``, or of a path.
+    """The file of ``zoo:NAME`` or a plugin's ``zoo:DISTRIBUTION/NAME``, of ``asset:NAME`` in ``ditbench.toml``, or of a
+    path.
 
     folder: these are an autoencoder's weights, which may be a folder.
 
@@ -72,9 +73,7 @@ def verify_weights(weights: str, folder: bool = False) -> None:
     if _is_plugged(weights):
         digest, expected = sha256_of(weights_path(weights)), declared_sha256(weights.removeprefix(ZOO))
         if expected and digest != expected:
-            raise InputError(
-                f"{weights}: its SHA-256 is {digest[:12]}…, and its distribution declares {expected[:12]}…"
-            )
+            raise InputError(f"{weights}: its SHA-256 begins with {digest[:12]}, and its entry says {expected[:12]}")
 
 
 def asset_config(weights: str | None) -> dict[str, Any]:

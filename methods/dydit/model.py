@@ -28,6 +28,7 @@ from ditbench.methods.dydit.tokens import impose
 from ditbench.methods.dydit.width import AttentionSlice, Indices, MlpSlice, slice_attention, slice_mlp
 from ditbench.methods.dydit.work import Planner, work_units
 from ditbench.methods.errors import ConfigError
+from ditbench.methods.glossary import notes
 from ditbench.methods.lora.adapted import ALL, folded_time
 from ditbench.methods.lora.lora import sources_of, weight_of
 from ditbench.methods.plans import StepPlan
@@ -247,7 +248,7 @@ class DyDiT(DiT):
             counts = tuple(rows * count for count in imposed.tokens)
         else:
             counts = tuple(masks.sum((1, 2)).tolist())
-        decided = Decided(TOKENS, counts, self.config.tokens)
+        decided = Decided(TOKENS, counts, self.config.tokens, **notes(TOKENS))
         ledger.record(plan, rows, decided, masks.cpu() if ledger.keep_maps else None)
 
     def masked(

@@ -28,6 +28,7 @@ from ditbench.methods.flexidit.packing import choose_layouts, run_pair
 from ditbench.methods.flexidit.patching import patch_positions, project_embedding, project_head
 from ditbench.methods.flexidit.schedule import Resolved
 from ditbench.methods.flexidit.work import work_units
+from ditbench.methods.glossary import LAYOUTS, plain
 from ditbench.methods.lora.adapted import ALL
 from ditbench.methods.plans import StepPlan
 from ditbench.methods.protocols import Problem
@@ -205,6 +206,10 @@ class FlexiDiT(DiT):
         costs = [macs(self.config, self.size_of(plan), modulation=False) for plan in plans]
         share = sum(costs) / (len(plans) * macs(self.config, full, modulation=False))
         return {"adaLN excluded, as in arXiv 2502.20126": share}
+
+    @property
+    def tuning_about(self) -> str:
+        return plain(LAYOUTS)
 
     def tune(self, plans: Sequence[StepPlan], rows: int, same_class: bool) -> dict[str, dict[str, float]]:
         return choose_layouts(self, plans, rows, same_class) if self.config.layout == "auto" else {}

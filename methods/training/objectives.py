@@ -63,7 +63,7 @@ class Objective:
 
 
 def objective_of(recipe: Recipe) -> Objective:
-    """That of the recipe's method. Raises UnknownNameError; ConfigError for a section that it does not read, or lacks."""
+    """Of the recipe's method. Raises UnknownNameError; ConfigError for a section that it does not read, or lacks."""
     found = methods()[recipe.method].load_objective()
     objective = found if isinstance(found, Objective) else Objective(found)
     for name in recipe.sections - {objective.section}:

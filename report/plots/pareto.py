@@ -30,7 +30,8 @@ from ditbench.report.plots.style import (
     shortened,
     styled,
 )
-from ditbench.report.run_view import Row, RunView
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
 
 MOST_LABELS = 24
 LEAST_SHOWN = 0.2  # below, the probability of a cell off the front is left to the tables: the names need the room
@@ -259,7 +260,7 @@ def _words(view: RunView, spots: Sequence[_Spot], cheap: Sequence[Row], name: st
     if name == "time_ratio":
         caption += " Each cell was timed in turns with the baseline, so the machine's drift cancels."
     if cheap:
-        names = ", ".join(row.cell + (" (imposed activity)" if row.spec.imposed else "") for row in cheap)
+        names = ", ".join(row.cell + (f" (imposed {row.spec.imposed})" if row.spec.imposed else "") for row in cheap)
         caption += f" Cost only, at the foot of the plot: {names}."
     left_out = [row for row in view.rows if row.cell not in {s.row.cell for s in spots} and row not in cheap]
     if left_out:

@@ -1,13 +1,13 @@
-"""What the sentences of the summary are made of: lists, figures with their intervals, and which are comparable."""
+"""What sentences are made of: lists, figures with their intervals, what is prepared."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from ditbench.harness.store.records import Quantity
-from ditbench.report.flexible import weak_guidance
+from ditbench.report.facets import facets_of
 from ditbench.report.numbers import short
-from ditbench.report.run_view import Row
+from ditbench.report.row import Row
 
 
 def listed(words: Iterable[str]) -> str:
@@ -31,17 +31,8 @@ def overlap(a: Quantity, b: Quantity) -> bool:
     return max(a.low, b.low) <= min(a.high, b.high)
 
 
-def sampled_alike(row: Row, base: Row) -> bool:
-    """Whether both cells sample in the same way, the patch sizes apart."""
-    a, b = row.spec, base.spec
-    if weak_guidance(row) and weak_guidance(base) and a.guidance_weak != b.guidance_weak:
-        return False
-    guided = (a.guidance_scale, a.guidance_interval, a.guidance_channels)
-    return (a.sampler, a.sampler_options, a.steps, *guided) == (
-        b.sampler,
-        b.sampler_options,
-        b.steps,
-        b.guidance_scale,
-        b.guidance_interval,
-        b.guidance_channels,
-    )
+def preparing(rows: Iterable[Row]) -> str:
+    """What the preparation of these cells is, to be followed by 'once': timed alike for all methods, made otherwise."""
+    facets = [facets_of(row) for row in rows]
+    made = dict.fromkeys(each.prepares for found in facets for each in found.every if each.prepares)
+    return f"planning, and {'; '.join(made)}" if made else "planning the cell's steps, and making what they reuse"

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterable
 
 from ditbench.harness.store.records import Record
-from ditbench.report.activity import activity_of
 from ditbench.report.adaptation import groups_of
-from ditbench.report.flexible import is_flexible, weak_guidance
-from ditbench.report.fronts import about_fronts, front_probabilities
+from ditbench.report.facets import chooses, facets_of, weak_guidance
+from ditbench.report.fronts import front_probabilities
 from ditbench.report.numbers import short
-from ditbench.report.preparing import preparing
 from ditbench.report.run_view import RunView
+from ditbench.report.words.fronts import about_fronts
+from ditbench.report.words.phrases import preparing
 
 _NAMES = {
     "frechet": "Fréchet distance",
@@ -55,19 +55,20 @@ def reading_notes(view: RunView) -> tuple[tuple[str, str], ...]:
         ("Paired", _about_pairs(view)),
         ("Front", about_fronts(front_probabilities(view)) if fronts else ""),
         ("Gap", _GAP if _complete(view, "kernels") else ""),
-        ("Activity", _about_activity(view)),
-        ("Patch size", _about_patches(view)),
+        *_about_facets(view),
+        ("Weak", _WEAK if {"conditional", "unconditional"} <= set(map(weak_guidance, view.rows)) else ""),
+        ("Difference", _about_differences(view)),
         ("Prepare", _about_preparing(view)),
         ("Adaptation", _about_adaptation(view)),
         ("Cost only", _COST_ONLY if any(row.spec.cost_only for row in view.rows) else ""),
-        ("Imposed activity", _IMPOSED if any(row.spec.imposed for row in view.rows) else ""),
+        *((f"Imposed {key}", _IMPOSED) for key in dict.fromkeys(row.spec.imposed for row in view.rows) if key),
     )
     return tuple((term, " ".join(text.split())) for term, text in drafts if text)
 
 
 _CALL = "A call is one denoiser call of the whole batch; guidance doubles its rows."
-_PAIR = """A call is one denoiser call of the whole batch; guidance doubles its sequences, and where the branches' patch
-sizes differ these run in calls of their own or share rows: the layout of the step."""
+_PAIR = """A call is one denoiser call of the whole batch; guidance doubles its sequences, and where the branches run in
+different ways these are calls of their own or share rows."""
 _KINDS = """Where steps differ in what they execute, the time a call is the mean over the steps of the cell: each kind
 of step is timed and weighs as many steps as are like it."""
 _IMAGE = "Time an image is the whole sampling loop divided by the batch."
@@ -81,54 +82,62 @@ table says why."""
 _PAIRED = """Each sample beside the baseline's of the same noise and label. High PSNR and SSIM mean that the cheaper
 cell draws the same picture, not that the picture is good. PSNR and SSIM (7x7 windows) are of the 8-bit images, the
 relative error |a − b| / |b| is of what the sampler left."""
-_COST_ONLY = """Random weights or imposed activity: compute and time are true, samples mean nothing. Such a cell
+_COST_ONLY = """Random weights or an imposed cost: compute and time are true, samples mean nothing. Such a cell
 has no quality figure and no place on a front."""
 _PREPARE = """The timed sampling loop includes it; a timed call does not, so that a call of such a cell looks better
 than its share of the loop."""
 _PREPARED = "Prepared is the memory that holds what was made, beside the weights and within the peak."
 _IMPOSED = """The config says which share of the model is on, in place of learned routers. The routers still run, so
-that compute and time are those of a trained model of this activity; which parts are on was not learned."""
-_WIDTH = """Timestep-wise dynamic width (TDW) switches attention heads and groups of MLP channels: the timestep alone
-decides, for all samples alike, so that the weights can be sliced ahead."""
-_ADAPTATION = """Full fine-tuning changes all weights of a base. LoRA leaves them and adds to each a product of two
-thin matrices; in TD-LoRA one of the two is mixed from experts by the timestep. Trainable are the parameters that
-gradients reach, and 'of full' is their share of those that full fine-tuning of the method trains. Peak training memory
-is weights, gradients, AdamW's two averages, the average that is kept, and the most that the tensors of a step held at
-once. Training time is that of whole steps by the recipe that the weights keep."""
+that compute and time are those of a trained model that is on as much; which parts are on was not learned."""
+_ON = "The share of a part that is on."
+_ADAPTATION = """Trainable are the parameters that gradients reach, and 'of full' is their share of those that full
+fine-tuning of the method trains. Peak training memory is weights, gradients, AdamW's two averages, the average that is
+kept, and the most that the tensors of a step held at once. Training time is that of whole steps by the recipe that the
+weights keep."""
 _SEEDS = """Cells that differ in the training seed alone are one row: the mean over the seeds with Student's t
 interval. All are sampled from the same noise, so an interval says how training varies. Differences are paired where
 both sides have the same seeds, otherwise Welch's."""
-_PATCHES = """A flexible model cuts an image into finer or coarser patches. The pre-trained size is the powerful one; a
-coarser size makes fewer tokens, and so a cheaper, weaker prediction. A schedule gives every sampling step its size;
-its compute is the loop's counted MACs as a share of those of the same loop at the pre-trained size."""
-_WEAK = """Weak: what guides where the guidance branch has coarser patches, its prediction for the class itself (cond.)
-or for no class (uncond.)."""
-_TOKENS = """Spatial-wise dynamic token (SDT) lets only some tokens pass the MLP: a router decides from their content,
-so that it differs from sample to sample and nothing can be planned ahead."""
+_WEAK = """What guides where the guidance branch runs in a cheaper way: its prediction for the class itself (cond.) or
+for no class (uncond.)."""
+_DIFFERENCE = "How far the predictions of cheaper variants are from the reference's, both from the same noisy sample."
 
 
-def _about_activity(view: RunView) -> str:
-    """Only the kinds of switching that this run has."""
-    parts = {name for row in view.rows if (activity := activity_of(row)) for name, _ in activity.parts}
-    texts = [_WIDTH if parts & {"heads", "groups"} else "", _TOKENS if "tokens" in parts else ""]
-    return " ".join(["The share of a model that is on.", *filter(None, texts)]) if parts else ""
+def _about_facets(view: RunView) -> list[tuple[str, str]]:
+    """What the records say of what this run's cells choose; facets of which they say the same stand together."""
+    names: dict[str, dict[str, None]] = {}
+    shares: set[str] = set()
+    for facets in map(facets_of, view.rows):
+        for each in facets.every:
+            names.setdefault(each.about, {})[each.name] = None
+        shares |= {each.name for each in facets.shares}
+    return [
+        (_capital(", ".join(found)), f"{_ON} {about}" if shares & found.keys() else about)
+        for about, found in names.items()
+    ]
 
 
-def _about_patches(view: RunView) -> str:
-    if not is_flexible(view):
-        return ""
-    both = {"conditional", "unconditional"} <= set(map(weak_guidance, view.rows))
-    return f"{_PATCHES} {_WEAK * both} {_intervals(_complete(view, 'agreement'))}"
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _about_differences(view: RunView) -> str:
+    records = _complete(view, "agreement")
+    return f"{_DIFFERENCE} {_intervals(records)}" if records else ""
 
 
 def _about_adaptation(view: RunView) -> str:
     groups = groups_of(view)
+    if not groups:
+        return ""
     several = any(len(group.rows) > 1 for group in groups)
-    return f"{_ADAPTATION} {_SEEDS * several} {_intervals(_complete(view, 'training'))}" if groups else ""
+    ways = dict.fromkeys(group.about for group in groups)
+    return " ".join((*ways, _ADAPTATION, _SEEDS * several, _intervals(_complete(view, "training"))))
 
 
 def _about_calls(view: RunView) -> str:
-    return " ".join((_PAIR if any(map(weak_guidance, view.rows)) else _CALL, *[_KINDS] * is_flexible(view), _IMAGE))
+    return " ".join(
+        (_PAIR if any(map(weak_guidance, view.rows)) else _CALL, *[_KINDS] * any(map(chooses, view.rows)), _IMAGE)
+    )
 
 
 def _about_preparing(view: RunView) -> str:
@@ -137,17 +146,17 @@ def _about_preparing(view: RunView) -> str:
     if not timed and not held:
         return ""
     words = preparing(view.rows)
-    return " ".join((f"{words[0].upper()}{words[1:]}, once.", *[_PREPARE] * timed, *[_PREPARED] * held))
+    return " ".join((f"{_capital(words)}, once.", *[_PREPARE] * timed, *[_PREPARED] * held))
 
 
 def _about_macs(view: RunView, records: list[Record]) -> str:
     conventions = _distinct(str(record.detail.get("convention", "")) for record in records)
     stated = " ".join(text if text.endswith(".") else f"{text}." for text in conventions)
     step = "one forward of one sequence"
-    if is_flexible(view):
+    if any(map(chooses, view.rows)):
         step += ", the mean over the steps"
     if any(map(weak_guidance, view.rows)):
-        step += " and over both branches where their patch sizes differ"
+        step += " and over both branches where they run otherwise"
     return f"""Multiply–accumulates, which papers of this field print as FLOPs. {stated} A step's figure is
     {step}; an image's figure sums all steps and counts guidance's second forward. {_sampled(records)}"""
 

@@ -1,4 +1,4 @@
-"""How much of a dynamic model is on: layer × timestep, from noise (left) to image (right)."""
+"""How much of each part is computed: layer × timestep, from noise (left) to image (right)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from ditbench.report.activity import PARTS, Activity, Shares, activity_of, mean_share
+from ditbench.report.facets import Layers, Shares, facets_of
 from ditbench.report.plots.style import BLUE, DARK, FAINT, GREY, OPEN, PAGE_WIDTH, Picture, picture, shortened, styled
+from ditbench.report.plots.time_axis import Timeline, in_order, timeline
 from ditbench.report.run_view import RunView
-from ditbench.report.times import Timeline, in_order, timeline
 
-MOST_ROWS = 8
+MOST_ROWS, MOST_COLUMNS = 8, 4
 # Inches: the sides, a row's name, its curve, its map, and the room to the next row.
 _LEFT, _RIGHT, _HEAD, _FOOT, _BETWEEN = 0.42, 0.08, 0.22, 0.6, 0.26
 _NAME, _CURVE, _GAP, _ROW_GAP = 0.19, 0.26, 0.03, 0.14
@@ -28,34 +28,40 @@ _WIDEST = 4.9  # a lone panel need not fill the page
 
 @dataclass(frozen=True)
 class _Strip:
-    """Cells with the same activity; ``cost_words`` are those of all of them."""
+    """Cells with the same shares; ``cost_words`` are those of all of them."""
 
     cells: tuple[str, ...]
-    activity: Activity
+    timesteps: tuple[float, ...]
+    shares: tuple[Shares, ...]
     cost_words: str
 
     @property
     def name(self) -> str:
         return ", ".join(self.cells) if len(self.cells) <= 3 else f"{self.cells[0]} and {len(self.cells) - 1} more"
 
+    def of(self, part: str) -> Layers | None:
+        """None if the cell computes the whole part."""
+        return next((shares.values for shares in self.shares if shares.name == part), None)
+
     @property
     def edges(self) -> list[float]:
         """Where the steps begin and end: half-way between their timesteps."""
-        times = self.activity.timesteps
+        times = self.timesteps
         middles = [(a + b) / 2 for a, b in pairwise(times)]
         reach = (times[0] - times[-1]) / (2 * (len(times) - 1)) if len(times) > 1 else max(abs(times[0]), 1.0) / 2
         return [times[0] + reach, *middles, times[-1] - reach]
 
 
-def activity_picture(view: RunView) -> Picture | None:
-    """Heads, channel groups and tokens that are on, a row for every distinct activity; None for static runs."""
+def shares_picture(view: RunView) -> Picture | None:
+    """A row for every distinct set of shares, a column for every part; None where no cell has any."""
     strips = _strips(view)
     if not strips:
         return None
     left_out, strips = strips[MOST_ROWS:], strips[:MOST_ROWS]
-    line = timeline([strip.activity.timesteps for strip in strips])
-    strips = [replace(strip, activity=_placed(strip.activity, line)) for strip in strips]
-    parts = [part for part in PARTS if any(strip.activity.shares(part) for strip in strips)]
+    line = timeline([strip.timesteps for strip in strips])
+    strips = [_placed(strip, line) for strip in strips]
+    every = list(dict.fromkeys(shares.name for strip in strips for shares in strip.shares))
+    parts, hidden = every[:MOST_COLUMNS], every[MOST_COLUMNS:]
     map_height = 0.72 if len(strips) <= 3 else 0.5
     row_height = _NAME + _CURVE + _GAP + map_height + _ROW_GAP
     alike = _alike(strips)
@@ -70,10 +76,10 @@ def activity_picture(view: RunView) -> Picture | None:
             top = height - _HEAD - row * row_height
             words = names[strip.name] + (f" ({strip.cost_words})" if strip.cost_words else "")
             figure.text(_LEFT / width, (top - 0.11) / height, words, fontsize=7, color=DARK, va="center")
-            leading = next(column for column, part in enumerate(parts) if strip.activity.shares(part))
+            leading = next((column for column, part in enumerate(parts) if strip.of(part)), 0)
             for column, part in enumerate(parts):
                 left = _LEFT + column * (panel + _BETWEEN)
-                shares = strip.activity.shares(part)
+                shares = strip.of(part)
                 if shares is None:
                     continue
                 foot = top - _NAME - _CURVE
@@ -81,22 +87,22 @@ def activity_picture(view: RunView) -> Picture | None:
                 foot -= _GAP + map_height
                 layers = figure.add_axes((left / width, foot / height, panel / width, map_height / height))
                 limits = (strips[0].edges[0], strips[0].edges[-1]) if alike else (strip.edges[0], strip.edges[-1])
-                _draw(curve, layers, strip, shares, limits)
+                _draw(curve, layers, strip.edges, shares, limits)
                 _ticks(layers, first=column == leading, last=not alike or row == len(strips) - 1)
         for column, part in enumerate(parts):
             middle = (_LEFT + column * (panel + _BETWEEN) + panel / 2) / width
-            figure.text(middle, 1 - 0.1 / height, PARTS[part], ha="center", va="center", fontsize=7.5, weight="bold")
+            figure.text(middle, 1 - 0.1 / height, part, ha="center", va="center", fontsize=7.5, weight="bold")
         _foot(figure, width, height, line.label)
-        return picture(figure, "activity", _caption(strips, left_out, parts), _alt(strips))
+        return picture(figure, "shares", _caption(strips, left_out, parts, hidden), _alt(strips))
 
 
 def _strips(view: RunView) -> list[_Strip]:
-    cells: dict[tuple[Activity, str], list[str]] = {}
+    cells: dict[tuple[tuple[float, ...], tuple[Shares, ...], str], list[str]] = {}
     for row in view.rows:
-        activity = activity_of(row)
-        if activity is not None:
-            cells.setdefault((activity, row.cost_words), []).append(row.cell)
-    return [_Strip(tuple(names), activity, words) for (activity, words), names in cells.items()]
+        facets = facets_of(row)
+        if facets.shares:
+            cells.setdefault((facets.timesteps, facets.shares, row.cost_words), []).append(row.cell)
+    return [_Strip(tuple(names), *same) for same, names in cells.items()]
 
 
 def _alike(strips: Sequence[_Strip]) -> bool:
@@ -105,16 +111,15 @@ def _alike(strips: Sequence[_Strip]) -> bool:
     return max(spans) <= 1.5 * min(spans)
 
 
-def _placed(activity: Activity, line: Timeline) -> Activity:
-    places = line.places(activity.timesteps)
+def _placed(strip: _Strip, line: Timeline) -> _Strip:
+    places = line.places(strip.timesteps)
     order = in_order(places, line.falling)
-    parts = tuple((name, tuple(shares[k] for k in order)) for name, shares in activity.parts)
-    return Activity(tuple(places[k] for k in order), parts)
+    shares = tuple(replace(each, values=tuple(each.values[k] for k in order)) for each in strip.shares)
+    return replace(strip, timesteps=tuple(places[k] for k in order), shares=shares)
 
 
-def _draw(curve: Axes, layers: Axes, strip: _Strip, shares: Shares, limits: tuple[float, float]) -> None:
+def _draw(curve: Axes, layers: Axes, edges: Sequence[float], shares: Layers, limits: tuple[float, float]) -> None:
     """The mean over the layers above, every layer below, the first layer at the foot."""
-    edges = strip.edges
     means = [fmean(step) for step in shares]
     curve.stairs(means, edges, baseline=0.0, fill=True, color=BLUE, alpha=0.25)
     curve.stairs(means, edges, baseline=None, color=BLUE, linewidth=0.9)
@@ -128,7 +133,7 @@ def _draw(curve: Axes, layers: Axes, strip: _Strip, shares: Shares, limits: tupl
     text = curve.text(
         0.99,
         0.08,
-        f"mean {100 * mean_share(shares):.0f} %",
+        f"mean {100 * fmean(means):.0f} %",
         transform=curve.transAxes,
         ha="right",
         va="bottom",
@@ -152,7 +157,10 @@ def _ticks(layers: Axes, first: bool, last: bool) -> None:
     layers.xaxis.set_major_locator(MaxNLocator(5))
     layers.tick_params(length=2, pad=1.5, labelbottom=last, labelleft=first)
     top = round(layers.get_ylim()[1] - 0.5)
-    layers.set_yticks([1, top] if top > 1 else [1])
+    if top == 1:
+        layers.set_yticks([])  # of the whole model
+        return
+    layers.set_yticks([1, top])
     if first:
         layers.set_ylabel("layer", labelpad=1 if top > 9 else 3)
 
@@ -173,26 +181,18 @@ def _foot(figure: Figure, width: float, height: float, label: str) -> None:
     )
 
 
-def _caption(strips: Sequence[_Strip], left_out: Sequence[_Strip], parts: Sequence[str]) -> str:
-    what = {
-        "heads": "active heads of all heads",
-        "groups": "active channel groups of the MLP",
-        "tokens": "tokens that pass the MLP, mean over the samples",
-    }
-    caption = "Activity by timestep: " + "; ".join(what[part] for part in parts) + ". "
+def _caption(strips: Sequence[_Strip], left_out: Sequence[_Strip], parts: Sequence[str], hidden: Sequence[str]) -> str:
+    caption = f"Active share by timestep, of all {'; of all '.join(parts)}; where data decide, mean over the samples. "
     caption += "Map: every layer; curve and number: mean over the layers, from 0 to 100 %. "
-    caption += "White: closed; dark blue: fully on. A part that a cell does not switch is left out."
+    caption += "White: nothing is on; dark blue: all of it. A part that a cell computes whole is left out."
     groups = [strip.cells for strip in strips if len(strip.cells) > 3]
-    caption += "".join(f" The same activity: {', '.join(cells)}." for cells in groups)
-    if left_out:
-        names = ", ".join(strip.name for strip in left_out)
-        caption += f" Not drawn: {names}."
-    return caption
+    caption += "".join(f" The same shares: {', '.join(cells)}." for cells in groups)
+    not_drawn = [*(strip.name for strip in left_out), *hidden]
+    return caption + (f" Not drawn: {', '.join(not_drawn)}." if not_drawn else "")
 
 
 def _alt(strips: Sequence[_Strip]) -> str:
     return "Active share by layer and timestep; means: " + "; ".join(
-        f"{strip.name} "
-        + ", ".join(f"{PARTS[part]} {100 * mean_share(shares):.0f} %" for part, shares in strip.activity.parts)
+        f"{strip.name} " + ", ".join(f"{shares.name} {100 * shares.mean:.0f} %" for shares in strip.shares)
         for strip in strips
     )

@@ -8,8 +8,9 @@ from ditbench.harness.published.conventions import at_digits
 from ditbench.harness.published.schema import QUALITY, SPEED, UNITS, Published, Quantity
 from ditbench.harness.store.records import Quantity as Measured
 from ditbench.report.published import Match, Unfollowed, entries, matches, summary_of, unfollowed
-from ditbench.report.run_view import Row, RunView
-from ditbench.report.tables import EMPTY, Column, Mark, Table, Value, number_column, text_column
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
+from ditbench.report.tables.table import EMPTY, Column, Mark, Table, Value, number_column, text_column
 
 _QUALITY_TITLES: dict[Quantity, tuple[str, str]] = {
     "fid": ("FID", "frechet"),
@@ -58,7 +59,7 @@ def costs_table(view: RunView) -> Table | None:
         )
     notes.append(
         "Ours: MACs as fvcore counts them, routers included: G of a forward of one sequence, T of all forwards of an "
-        "image, % of the loop at the pre-trained patch size."
+        "image, % of the loop with the fullest choice throughout."
     )
     caption = "Printed costs and the same counted by the paper's convention, at the printed digits."
     table = Table("published_costs", caption, columns, _no_marks(len(found)), tuple(notes))

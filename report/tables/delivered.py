@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ditbench.harness.store.records import Quantity
-from ditbench.report.activity import is_dynamic, router_gmacs
-from ditbench.report.preparing import preparing
-from ditbench.report.result_tables import plain_marks_of, tag_of
-from ditbench.report.run_view import Row, RunView
-from ditbench.report.tables import Table, number_column, text_column
+from ditbench.report.facets import is_dynamic, router_gmacs
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
+from ditbench.report.tables.rows import plain_marks_of, tag_of
+from ditbench.report.tables.table import Table, number_column, text_column
+from ditbench.report.words.phrases import preparing
 
 # Column key -> (title, classes of kernels). A class that stands nowhere here counts as 'other'.
 _GROUPS: dict[str, tuple[str, tuple[str, ...]]] = {

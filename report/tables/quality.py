@@ -6,15 +6,17 @@ from collections.abc import Sequence
 
 from ditbench.harness.store.records import Quantity
 from ditbench.report.numbers import Scale
-from ditbench.report.result_tables import PAIRED_FIGURES, has_quality, marks_of, plain_marks_of, setting_columns
-from ditbench.report.run_view import Row, RunView
-from ditbench.report.sentences import listed
-from ditbench.report.tables import Column, Table, number_column
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
+from ditbench.report.tables.cells import PAIRED_FIGURES
+from ditbench.report.tables.rows import marks_of, plain_marks_of, setting_columns, tag_of
+from ditbench.report.tables.table import Column, Table, number_column, text_column
+from ditbench.report.words.phrases import listed
 
 
 def more_quality_table(view: RunView) -> Table | None:
     """The set figures that the main table has no room for; None if no cell has any of them."""
-    rows = tuple(row for row in view.rows if has_quality(row))
+    rows = tuple(row for row in view.rows if row.has_quality)
     if not rows:
         return None
 
@@ -82,3 +84,24 @@ def _identical(rows: Sequence[Row]) -> tuple[str, ...]:
     notes = [f"Equal to the baseline's picture, so without a PSNR: {listed(shown)}."] if shown else []
     missing = {f"{name}: {why}" for row in rows for name, why in row.detail("paired").get("not_available", {}).items()}
     return (*notes, *(f"Not available: {text}." for text in sorted(missing)))
+
+
+def accuracy_table(view: RunView) -> Table | None:
+    """Share of samples recognised as their class, class by class (at most 20); None if not measured."""
+    shares: dict[str, list[float]] = {
+        row.cell: row.detail("quality").get("accuracy_by_class") or [] for row in view.rows if not row.spec.cost_only
+    }
+    rows = [row for row in view.rows if shares.get(row.cell)]
+    classes = max((len(shares[row.cell]) for row in rows), default=0)
+    if not 0 < classes <= 20:
+        return None
+    columns = [text_column("cell", "Cell", [row.cell for row in rows], tags=[tag_of(row) for row in rows])]
+    for index in range(classes):
+        entries = [_at(shares[row.cell], index) for row in rows]
+        columns.append(number_column(f"class_{index}", str(index), "1", entries, decimals=2))
+    caption = "Share of samples that the reference classifier recognises as their class, by class."
+    return Table("accuracy", caption, tuple(columns), plain_marks_of(rows))
+
+
+def _at(shares: list[float], index: int) -> float | None:
+    return float(shares[index]) if index < len(shares) else None

@@ -1,4 +1,4 @@
-"""The tables on adaptation: what each way of training takes and gives, and TD-LoRA beside LoRA of the same size."""
+"""The tables on adaptation: what each way of training takes and gives, and one beside what it refines."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from ditbench.harness.stats.compare import Change
 from ditbench.harness.store.records import Quantity
 from ditbench.report.adaptation import Group, difference, equal_pairs, groups_of, to_full, verdict
 from ditbench.report.run_view import RunView
-from ditbench.report.sentences import listed
-from ditbench.report.tables import Mark, Table, number_column, text_column
+from ditbench.report.tables.table import Mark, Table, number_column, text_column
+from ditbench.report.words.phrases import listed
 
 
 def adaptation_table(view: RunView) -> Table | None:
@@ -49,24 +49,26 @@ def adaptation_table(view: RunView) -> Table | None:
 
 
 def equal_size_table(view: RunView) -> Table | None:
-    """TD-LoRA less LoRA of as many trainable parameters; None if the run has no such pair with quality."""
-    found = [(lora, timed, difference(lora, timed)) for lora, timed in equal_pairs(groups_of(view))]
-    pairs = [(lora, timed, change) for lora, timed, change in found if change is not None]
+    """What refines a way of training less that, at as many trainable parameters; None without such a pair."""
+    found = [(plain, refined, difference(plain, refined)) for plain, refined in equal_pairs(groups_of(view))]
+    pairs = [(plain, refined, change) for plain, refined, change in found if change is not None]
     if not pairs:
         return None
+    kinds = {(plain.kind, refined.kind) for plain, refined, _ in pairs}
+    plainly, refinedly = kinds.pop() if len(kinds) == 1 else ("Plain", "Refined")
     columns = (
-        text_column("method", "Method", [timed.method for _, timed, _ in pairs]),
-        text_column("td_lora", "TD-LoRA", [f"{timed.name} ({timed.how})" for _, timed, _ in pairs]),
-        text_column("lora", "LoRA", [f"{lora.name} ({lora.how})" for lora, _, _ in pairs]),
-        number_column("trainable", "Trainable", "#", [timed.trainable for _, timed, _ in pairs]),
-        number_column("difference", "Fréchet, TD − LoRA", "1", [_quantity(c) for _, _, c in pairs], decimals=3),
-        text_column("verdict", "TD-LoRA is", [verdict(change) for _, _, change in pairs]),
+        text_column("method", "Method", [refined.method for _, refined, _ in pairs]),
+        text_column("refined", refinedly, [f"{refined.name} ({refined.how})" for _, refined, _ in pairs]),
+        text_column("plain", plainly, [f"{plain.name} ({plain.how})" for plain, _, _ in pairs]),
+        number_column("trainable", "Trainable", "#", [refined.trainable for _, refined, _ in pairs]),
+        number_column("difference", "Fréchet, difference", "1", [_quantity(c) for _, _, c in pairs], decimals=3),
+        text_column("verdict", f"{refinedly} is", [verdict(change) for _, _, change in pairs]),
     )
     ways = dict.fromkeys(change.method for _, _, change in pairs)
     notes = [f"Brackets: {'; '.join(ways)}. Each row for itself: no allowance is made for their number."]
-    caption = "TD-LoRA less LoRA at equal trainable parameters (to 1 %); below 0 TD-LoRA is better."
+    caption = f"{refinedly} less {plainly} at equal trainable parameters (to 1 %); below 0 {refinedly} is better."
     marks: list[Mark] = ["plain"] * len(pairs)
-    return Table("td_lora", caption, columns, tuple(marks), tuple(notes))
+    return Table("equal_size", caption, columns, tuple(marks), tuple(notes))
 
 
 def _marks(groups: Sequence[Group]) -> tuple[Mark, ...]:

@@ -8,7 +8,7 @@ import io
 from typing import Any
 
 from ditbench.report.numbers import MINUS
-from ditbench.report.tables import Column, Raw, Table, Value
+from ditbench.report.tables.table import Column, Raw, Table, Value
 
 NOTHING = "–"
 
@@ -17,7 +17,7 @@ def to_csv(table: Table, with_ends: bool = True) -> str:
     """Full-precision CSV with '\\n' line ends; missing values are empty.
 
     ``with_ends`` adds ``KEY_low`` and ``KEY_high`` after every column that has intervals. A column with words
-    beside its entries ('cost only, imposed activity') is followed by ``KEY_tag``.
+    beside its entries ('cost only') is followed by ``KEY_tag``.
     """
     heads: list[str] = []
     columns: list[list[Raw]] = []

@@ -9,8 +9,9 @@ import report_fixtures as fixtures
 from report_fixtures import Flexible, Planned
 
 from ditbench.harness.store.store import RunStore
-from ditbench.report.run_view import Row, RunView, load_run
-from ditbench.report.tables import Table
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView, load_run
+from ditbench.report.tables.table import Table
 
 UNEQUAL = Flexible((4,) * 30 + (2,) * 20, (4,) * 45 + (2,) * 5)
 
@@ -27,6 +28,19 @@ def edit(folder: Path, cell: str, measurement: str, **detail: Any) -> None:
     assert record is not None
     store.record_path(identity).unlink()
     store.commit(record.model_copy(update={"detail": record.detail | detail}))
+
+
+def edit_labels(folder: Path, cell: str, **changes: Any) -> None:
+    """Replace parts of the only labels in a stored count."""
+    facets = rows_of(load_run(folder))[cell].detail("flops")["facets"]
+    edit(folder, cell, "flops", facets=facets | {"labels": [facets["labels"][0] | changes]})
+
+
+def labels_of(row: Row) -> dict[str, Any]:
+    """The only labels in a stored count, as they are stored."""
+    (stored,) = row.detail("flops")["facets"]["labels"]
+    assert isinstance(stored, dict)
+    return stored
 
 
 def rows_of(view: RunView) -> dict[str, Row]:

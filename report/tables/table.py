@@ -1,7 +1,7 @@
 """The table model: columns that know their unit and how their numbers are shown, and a mark a row.
 
 Each entry keeps the stored value (for CSV) beside the shown text (for everything that people read).
-``ditbench.report.table_formats`` renders a table.
+``ditbench.report.tables.formats`` renders a table.
 """
 
 from __future__ import annotations

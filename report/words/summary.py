@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections import Counter
 
 from ditbench.harness.stats.pareto import Point, pareto_front
-from ditbench.report.activity import activity_of
-from ditbench.report.flexible import schedule_of
-from ditbench.report.fronts import front_certainty, front_probabilities
+from ditbench.report.facets import facets_of, sampled_alike, weak_guidance
+from ditbench.report.fronts import front_probabilities
 from ditbench.report.numbers import short, with_unit
-from ditbench.report.result_tables import has_quality
-from ditbench.report.run_view import Row, RunView, Status
-from ditbench.report.schedule_summary import cheapest_schedule, orders
-from ditbench.report.sentences import listed, overlap, sampled_alike, spread
+from ditbench.report.row import Row, Status
+from ditbench.report.run_view import RunView
+from ditbench.report.words.choices import cheapest_choice, orders
+from ditbench.report.words.fronts import front_certainty
+from ditbench.report.words.phrases import listed, overlap, spread
 
 
 def summary(view: RunView) -> tuple[str, ...]:
-    """Paragraphs: what ran, the best quality, the fronts, the schedules, the savings, the warnings."""
+    """Paragraphs: what ran, the best quality, the fronts, the choices, the savings, the warnings."""
     paragraphs = (
         " ".join(filter(None, (_what_ran(view), _best_quality(view)))),
         " ".join(filter(None, (_compute_front(view), _time_front(view), _certainty(view)))),
-        " ".join(filter(None, (cheapest_schedule(view), *orders(view)))),
+        " ".join(filter(None, (cheapest_choice(view), *orders(view)))),
         " ".join(filter(None, (_saving(view), _dynamic(view), _launch_bound(view), _sizes(view)))),
     )
     return tuple(paragraph for paragraph in paragraphs if paragraph)
@@ -96,7 +96,7 @@ def _saving(view: RunView) -> str:
     if not timed:
         return ""
     # A speed that nobody would buy is no headline: cells without quality count only where no cell has any.
-    rows = [row for row in timed if has_quality(row)] or timed
+    rows = [row for row in timed if row.has_quality] or timed
     fastest = max(rows, key=lambda row: row.speedup.value if row.speedup else 0.0)
     speedup, ratio, realised = fastest.speedup, fastest.flops_ratio, fastest.realised
     if speedup is None or not ratio or realised is None:
@@ -119,7 +119,7 @@ def _dynamic(view: RunView) -> str:
     there is all that is saved the method's.
     """
     base = next((row for row in view.rows if row.is_baseline), None)
-    rows = [row for row in view.rows if activity_of(row) and row.flops_ratio is not None and not row.is_baseline]
+    rows = [row for row in view.rows if facets_of(row).shares and row.flops_ratio is not None and not row.is_baseline]
     if base is None or not rows:
         return ""
     everyone = rows
@@ -177,8 +177,7 @@ def _sizes(view: RunView) -> str:
 
 def _uneven(row: Row) -> bool:
     """Whether the cell's forwards cost more in some steps, or in one branch of guidance, than in others."""
-    schedule = schedule_of(row)
-    if schedule is not None and schedule.guide:
+    if weak_guidance(row):
         return True
     profile = row.detail("flops").get("profile") or ()
     costs = [float(step["gmacs"]) / (step.get("rows") or 1) for step in profile]

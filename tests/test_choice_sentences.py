@@ -8,22 +8,24 @@ from typing import Any
 
 import pytest
 import report_fixtures as fixtures
+from choice_views import UNEQUAL, edit, edit_labels, notes_of, rows_of, shown, view_of
 from report_fixtures import Flexible, Planned, flexible_cell
-from schedule_views import UNEQUAL, edit, notes_of, rows_of, shown, view_of
 
 from ditbench.harness.store.store import RunStore
-from ditbench.report.detail_tables import operators_table, timing_table
+from ditbench.report.agreement import agreement_of
 from ditbench.report.document import write_report
-from ditbench.report.flexible import agreement_of, in_words, schedule_of
-from ditbench.report.layouts_table import layouts_table
-from ditbench.report.reading import reading_notes
-from ditbench.report.result_tables import quality_table
+from ditbench.report.facets import NOTHING, Labels, facets_of, in_words
 from ditbench.report.run_view import load_run
-from ditbench.report.schedule_summary import MOST_ORDERS
-from ditbench.report.schedule_table import schedules_table
-from ditbench.report.summary import summary
-from ditbench.report.table_formats import to_markdown
-from ditbench.report.tables import Table
+from ditbench.report.tables.alternatives import alternatives_table
+from ditbench.report.tables.choices import choices_table
+from ditbench.report.tables.formats import to_markdown
+from ditbench.report.tables.operators import operators_table
+from ditbench.report.tables.results import quality_table
+from ditbench.report.tables.table import Table
+from ditbench.report.tables.timing import timing_table
+from ditbench.report.words.choices import MOST_ORDERS
+from ditbench.report.words.reading import reading_notes
+from ditbench.report.words.summary import summary
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def test_a_figure_of_both_branches_is_not_said_to_leave_guidance_out(tmp_path: P
         view = view_of(tmp_path / name, cell)
         note, macs = notes_of(operators_table(view)), dict(reading_notes(view))["MACs"]
         assert ("guidance is not counted" in note) is (name == "plain")
-        assert ("over both branches where their patch sizes differ" in note) is (name == "unequal")
+        assert ("over both branches where they run otherwise" in note) is (name == "unequal")
         assert "one forward of one sequence, the mean over the steps" in macs
         assert ("and over both branches where" in macs) is (name == "unequal")
 
@@ -76,7 +78,7 @@ def test_words_on_calls_and_counts_of_other_runs_stay(tmp_path: Path, cells: lis
     assert "guidance doubles its rows. Time an image" in notes["Time"]
     assert "A step's figure is one forward of one sequence; an image's" in notes["MACs"]
     assert "mean over the steps; guidance is not counted. Many" in notes_of(operators_table(view))
-    assert layouts_table(view) is None and "no call was the first" not in notes_of(timing_table(view))
+    assert alternatives_table(view) is None and "no call was the first" not in notes_of(timing_table(view))
     assert not any("schedule" in text or "orders" in text for text in summary(view))
 
 
@@ -84,20 +86,20 @@ def test_layouts_are_those_of_the_record_and_the_fastest_is_the_used_one(tmp_pat
     three = Flexible(UNEQUAL.patch, (8,) * 20 + (4,) * 20 + (2,) * 10, sizes=(2, 4, 8))
     view_of(tmp_path, *(flexible_cell(n, f, guidance=1.5) for n, f in (("a", UNEQUAL), ("b", three))))
     times = {"packed": 4.7, "separate": 7.8, "padded": 6.0, "joined": 4.65}
-    edit(tmp_path, "a", "latency", layouts_ms={"patch 2, guidance 4": times})
-    table = layouts_table(load_run(tmp_path))
+    edit(tmp_path, "a", "latency", choices_ms={"patch 2, guidance 4": times})
+    table = alternatives_table(load_run(tmp_path))
     assert table is not None
     assert [c.title for c in table.columns] == [
-        *("Cell", "Branches", "Batch"), *("separate", "padded", "joined", "packed"), "Used"
+        *("Cell", "Step", "Batch"), *("packed", "separate", "padded", "joined"), "Used"
     ]  # fmt: skip
     texts = [[value.shown for value in column.values] for column in table.columns]
     assert texts[0] == ["a", "b", ""]
     assert texts[1] == ["patch 2, guidance 4", "patch 4, guidance 8", "patch 2, guidance 4"]
-    assert [column[0] for column in texts[2:]] == ["8", "7.80", "6.00", "4.65", "4.70", "joined"]
+    assert [column[0] for column in texts[2:]] == ["8", "4.70", "7.80", "6.00", "4.65", "joined"]
     raw = {column.key: column.values[0].raw for column in table.columns}
     assert {layout: raw[layout] for layout in times} == times
     assert texts[-1][1:] == ["packed", "packed"]
-    assert "counted MACs are those of separate" in table.notes[0] and "same output" in table.notes[0]
+    assert "same output" in table.notes[0] and "counted MACs are those of separate" in table.notes[1]
 
 
 def sentences(folder: Path) -> str:
@@ -106,11 +108,12 @@ def sentences(folder: Path) -> str:
 
 def test_the_summary_names_the_cheapest_schedule_within_the_baselines_interval(folder: Path) -> None:
     assert (
-        "Of the schedules whose Fréchet distance is not above the interval of ddpm-50, 2.40 [2.30, 2.53], that of "
-        "flexi-64 is the cheapest: 2.52 [2.42, 2.66] at 64.4 % of its compute; its own interval reaches higher."
+        "Of the cells with a patch size by step whose Fréchet distance is not above the interval of ddpm-50, 2.40 "
+        "[2.30, 2.53], flexi-64 is the cheapest: 2.52 [2.42, 2.66] at 64.4 % of its compute; its own interval reaches "
+        "higher."
     ) in sentences(folder)
     measured(folder, "flexi-40", "quality", frechet=(2.2, 2.1, 2.25))
-    assert "that of flexi-40 is the cheapest: 2.20 [2.10, 2.25] at 40.6 % of its compute." in sentences(folder)
+    assert "flexi-40 is the cheapest: 2.20 [2.10, 2.25] at 40.6 % of its compute." in sentences(folder)
 
 
 def test_no_schedule_within_the_interval_is_said_with_the_nearest(folder: Path) -> None:
@@ -118,8 +121,8 @@ def test_no_schedule_within_the_interval_is_said_with_the_nearest(folder: Path) 
         measured(folder, cell.spec.cell, "quality", frechet=(3.0, 2.5, 3.5))
     measured(folder, "flexi-75", "quality", frechet=(2.9, 2.5, 3.2))
     told = (
-        "No schedule that saves compute has a Fréchet distance within the interval of ddpm-50, 2.40 [2.30, 2.53]; the "
-        "nearest is flexi-75 with 2.90 [2.50, 3.20] at 74.8 % of its compute"
+        "No cell with a patch size by step that saves compute has a Fréchet distance within the interval of ddpm-50, "
+        "2.40 [2.30, 2.53]; the nearest is flexi-75 with 2.90 [2.50, 3.20] at 74.8 % of its compute"
     )
     assert f"{told} (the intervals overlap)." in sentences(folder)
     measured(folder, "flexi-75", "quality", frechet=(2.9, 2.6, 3.2))
@@ -128,11 +131,11 @@ def test_no_schedule_within_the_interval_is_said_with_the_nearest(folder: Path) 
 
 def test_a_schedule_that_samples_otherwise_than_the_baseline_is_named_only_where_all_do(tmp_path: Path) -> None:
     view_of(tmp_path / "one", flexible_cell("few", Flexible((4,) * 5 + (2,) * 5), 2.3, sampler="ddim"))
-    assert "that of few is the cheapest" in sentences(tmp_path / "one")
+    assert "few is the cheapest" in sentences(tmp_path / "one")
     assert "of its compute, its other sampling included" in sentences(tmp_path / "one")
     half = flexible_cell("half", Flexible((4,) * 25 + (2,) * 25), 2.3)
     view_of(tmp_path / "two", flexible_cell("few", Flexible((4,) * 5 + (2,) * 5), 2.3, sampler="ddim"), half)
-    assert "that of half is the cheapest" in sentences(tmp_path / "two")
+    assert "half is the cheapest" in sentences(tmp_path / "two")
 
 
 @pytest.mark.parametrize("lacking", ["quality", "interval", "baseline", "saving"])
@@ -144,14 +147,14 @@ def test_without_quality_interval_baseline_or_saving_no_schedule_is_praised(tmp_
     folder = fixtures.write_run(tmp_path, cells, baseline=None if lacking == "baseline" else "ddpm-50")
     if lacking == "interval":
         measured(folder, "ddpm-50", "quality", frechet=(2.4, None, None))
-    assert "schedule" not in sentences(folder)
+    assert "by step" not in sentences(folder)
 
 
 def test_orders_at_equal_compute_are_compared_and_overlapping_intervals_said(folder: Path) -> None:
     told = (
-        "The same steps in other orders, at 64.4 % of the pre-trained size's compute: Fréchet distance 2.52 [2.42, "
-        "2.66] with coarse patches first (flexi-64), 2.62 [2.52, 2.77] in mixed order (flexi-64-interleaved) and 3.40 "
-        "[3.26, 3.59] with coarse patches last (flexi-64-last); "
+        "The same steps in other orders, at 64.4 % of the compute of patch size 2 throughout: Fréchet distance 2.52 "
+        "[2.42, 2.66] with cheap steps first (flexi-64), 2.62 [2.52, 2.77] in mixed order (flexi-64-interleaved) and "
+        "3.40 [3.26, 3.59] with cheap steps last (flexi-64-last); "
     )
     assert f"{told}flexi-64-interleaved is not told apart from flexi-64 (the intervals overlap)." in sentences(folder)
     measured(folder, "flexi-64-interleaved", "quality", frechet=(2.8, 2.7, 2.9))
@@ -212,11 +215,11 @@ def test_what_guides_is_a_column_only_where_unequal_branches_differ_in_it(tmp_pa
     both = table_of("both", "conditional", "unconditional")
     words = {"flexi-conditional": "cond.", "flexi-unconditional": "uncond.", "equal": "", "ddpm-50": ""}
     assert shown(both, "weak_guidance") == words
-    note = dict(reading_notes(load_run(tmp_path / "both")))["Patch size"]
+    note = dict(reading_notes(load_run(tmp_path / "both")))["Weak"]
     assert "for the class itself (cond.) or for no class (uncond.)" in note
     alone = table_of("alone", "unconditional")
     assert "weak_guidance" not in [column.key for column in alone.columns] and "| uncond" not in to_markdown(alone)
-    assert "cond.)" not in dict(reading_notes(load_run(tmp_path / "alone")))["Patch size"]
+    assert "Weak" not in dict(reading_notes(load_run(tmp_path / "alone")))
 
 
 def test_the_schedule_table_says_what_the_guidance_branch_predicts(tmp_path: Path) -> None:
@@ -226,11 +229,11 @@ def test_the_schedule_table_says_what_the_guidance_branch_predicts(tmp_path: Pat
     }
     cells = {kind: flexible_cell(kind, UNEQUAL, guidance=1.5, guidance_weak=kind) for kind in said}
     for kind, words in said.items():
-        table = schedules_table(view_of(tmp_path / kind, cells[kind]))
-        assert notes_of(table).count(words) == 1 and "guidance: 45" in shown(table, "schedule")[kind]
-    both = schedules_table(view_of(tmp_path / "both", *cells.values()))
+        table = choices_table(view_of(tmp_path / kind, cells[kind]))
+        assert notes_of(table).count(words) == 1 and "guidance: 45" in shown(table, "patch_size")[kind]
+    both = choices_table(view_of(tmp_path / "both", *cells.values()))
     assert "itself (conditional) or for no class (unconditional)" in notes_of(both)
-    assert all(f"guidance ({kind}): 45 × patch 4" in shown(both, "schedule")[kind] for kind in said)
+    assert all(f"guidance ({kind}): 45 × patch size 4" in shown(both, "patch_size")[kind] for kind in said)
 
 
 def test_cells_that_guide_by_different_predictions_do_not_sample_alike(tmp_path: Path) -> None:
@@ -246,27 +249,34 @@ def test_cells_that_guide_by_different_predictions_do_not_sample_alike(tmp_path:
 @pytest.mark.parametrize(
     ("patch", "words"),
     [
-        ((4,) * 24 + (2,) * 26, "24 × patch 4, then 26 × patch 2"),
-        ((2,) * 26 + (4,) * 24, "26 × patch 2, then 24 × patch 4"),
-        ((2,) * 50, "50 × patch 2"),
-        ((8, 8, 4, 2, 2), "2 × patch 8, then 1 × patch 4, then 2 × patch 2"),
-        ((4, 2) * 24 + (2, 2), "interleaved: 24 × patch 4, 26 × patch 2"),
-        ((4, 4, 2, 2, 4), "2 × patch 4, then 2 × patch 2, then 1 × patch 4"),
-        ((8, 4, 2, 8, 4), "interleaved: 2 × patch 8, 2 × patch 4, 1 × patch 2"),
+        ((4,) * 24 + (2,) * 26, "24 × patch size 4, then 26 × patch size 2"),
+        ((2,) * 26 + (4,) * 24, "26 × patch size 2, then 24 × patch size 4"),
+        ((2,) * 50, "50 × patch size 2"),
+        ((8, 8, 4, 2, 2), "2 × patch size 8, then 1 × patch size 4, then 2 × patch size 2"),
+        ((4, 2) * 24 + (2, 2), "interleaved: 24 × patch size 4, 26 × patch size 2"),
+        ((4, 4, 2, 2, 4), "2 × patch size 4, then 2 × patch size 2, then 1 × patch size 4"),
+        ((8, 4, 2, 8, 4), "interleaved: 2 × patch size 8, 2 × patch size 4, 1 × patch size 2"),
     ],
 )
-def test_a_schedule_in_words_gives_order_and_counts(patch: tuple[int, ...], words: str) -> None:
-    assert in_words(patch) == words
+def test_choices_in_words_give_order_and_counts(patch: tuple[int, ...], words: str) -> None:
+    values = tuple(map(str, patch))
+    assert in_words(Labels("patch size", values, None, ("2", "4", "8")), values) == words
 
 
-@pytest.mark.parametrize(
-    "stored",
-    [None, {}, {"patch": [], "sizes": [2], "fraction": 1.0}, {"patch": [2, 2], "sizes": [], "fraction": 1.0},
-     {"patch": [2, 2], "guide": [4], "sizes": [2, 4], "fraction": 1.0}, {"patch": [2, 2], "sizes": [2]}],
-)  # fmt: skip
-def test_a_schedule_that_says_nothing_is_no_schedule(folder: Path, stored: Any) -> None:
-    edit(folder, "flexi-64", "flops", schedule=stored)
-    assert schedule_of(rows_of(load_run(folder))["flexi-64"]) is None
+def test_labels_that_are_words_stand_alone_and_layers_are_counted() -> None:
+    labels = Labels("cache", ("fresh", ("reuse", "reuse", "fresh")), None, ("fresh", "reuse"))
+    assert in_words(labels, labels.values) == "1 × fresh, then 1 × (reuse in 2 layers, fresh in 1 layer)"
+
+
+def test_labels_that_fit_no_step_are_none(folder: Path) -> None:
+    whole = facets_of(rows_of(load_run(folder))["flexi-64"])
+    assert [len(labels.values) for labels in whole.labels] == [50]
+    for changes in ({"values": []}, {"values": ["2"]}, {"levels": []}, {"guidance": ["4"]}):
+        edit_labels(folder, "flexi-75", **changes)
+        assert facets_of(rows_of(load_run(folder))["flexi-75"]) == NOTHING, changes
+    for stored in (None, {}, {"timesteps": [999, 0]}):
+        edit(folder, "flexi-75", "flops", facets=stored)
+        assert facets_of(rows_of(load_run(folder))["flexi-75"]) == NOTHING, stored
 
 
 def test_an_agreement_of_other_length_than_its_timesteps_is_none(folder: Path) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ditbench.harness.store.records import Quantity
-from ditbench.report.result_tables import plain_marks_of, tag_of
-from ditbench.report.run_view import Row, RunView
-from ditbench.report.sentences import listed
-from ditbench.report.tables import Table, number_column, text_column
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
+from ditbench.report.tables.rows import plain_marks_of, tag_of
+from ditbench.report.tables.table import Table, number_column, text_column
+from ditbench.report.words.phrases import listed
 
 
 def energy_table(view: RunView) -> Table | None:
