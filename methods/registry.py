@@ -46,7 +46,7 @@ def methods() -> Registry[MethodEntry]:
 class _Family:
     """A kind of model on either backbone. ``prefix`` stands before the backbone's name: Dy + DiT, Dy + SiT.
 
-    facts   'module:attribute' under ditbench.methods, as ``target`` and ``converter``
+    facts   'module:attribute' under ditbench.methods, as ``target``, ``converter`` and ``objective``
     digits  what the small preset's line says of it and of its weights
     """
 
@@ -56,12 +56,15 @@ class _Family:
     converter: str = ""
     what: str = ""
     digits: str = ""
+    objective: str = "training.objectives:PLAIN"
+    adapts: tuple[str, ...] = ("adapter",)
 
     def entry(self, summary: str, **preset: Any) -> MethodEntry:
-        target, facts, converter = (
-            f"ditbench.methods.{place}" if place else "" for place in (self.target, self.facts, self.converter)
+        places = (self.target, self.facts, self.converter, self.objective)
+        target, facts, converter, objective = (f"ditbench.methods.{place}" if place else "" for place in places)
+        return MethodEntry(
+            target, summary, preset, facts=facts, converter=converter, objective=objective, adapts=self.adapts
         )
-        return MethodEntry(target, summary, preset, facts=facts, converter=converter)
 
 
 _FAMILIES = (
@@ -78,6 +81,7 @@ _FAMILIES = (
         "dydit.convert:dydit_from",
         " with dynamic width (TDW) and tokens (SDT); activity=0.5 costs it without weights",
         "{} for 8x8 digits; weights zoo:{}-digits-0.5 and others",
+        "dydit.training:OBJECTIVE",
     ),
     _Family(
         "Flexi",
@@ -86,6 +90,8 @@ _FAMILIES = (
         "flexidit.convert:flexidit_from",
         " that runs at several patch sizes; schedule=0.64 mixes them over the steps",
         "{} for 8x8 digits, patch sizes 2 and 4; weights zoo:{}-digits",
+        "flexidit.training:OBJECTIVE",
+        ("adapter", "recipe"),
     ),
 )
 

@@ -22,6 +22,7 @@ from ditbench.methods.dydit.activity import counts
 from ditbench.methods.dydit.block import DynamicBlock, Masks
 from ditbench.methods.dydit.choices import TOKENS, Kept, Width
 from ditbench.methods.dydit.config import DyDiTConfig
+from ditbench.methods.dydit.ranking import rank_by_magnitude
 from ditbench.methods.dydit.routers import TokenRouter, WidthRouter
 from ditbench.methods.dydit.tokens import impose
 from ditbench.methods.dydit.width import AttentionSlice, Indices, MlpSlice, slice_attention, slice_mlp
@@ -176,6 +177,12 @@ class DyDiT(DiT):
         return self._planned(timestep, Width(heads, groups, config.num_heads), Kept(active.tokens, config.tokens))
 
     # Training of what is added to the base
+
+    def put_base(self, static: nn.Module, *, rank: bool = False, **options: Any) -> None:
+        """``rank``: order its heads and channels by magnitude."""
+        super().put_base(static, **options)
+        if rank:
+            rank_by_magnitude(self)
 
     def is_added(self, name: str) -> bool:
         return super().is_added(name) or "_rate.router." in name or ".token_selection." in name

@@ -23,6 +23,7 @@ from ditbench.methods.errors import ConfigError
 from ditbench.methods.flexidit.choices import PATCH_SIZE, Patch
 from ditbench.methods.flexidit.config import FlexiDiTConfig
 from ditbench.methods.flexidit.cost import macs
+from ditbench.methods.flexidit.filling import fill
 from ditbench.methods.flexidit.packing import choose_layouts, run_pair
 from ditbench.methods.flexidit.patching import patch_positions, project_embedding, project_head
 from ditbench.methods.flexidit.schedule import Resolved
@@ -104,6 +105,10 @@ class FlexiDiT(DiT):
         if self.config.recipe == "shared":
             return None if self.config.adapter is None else ALL
         return str(size) if self._adapted(size) else None
+
+    def put_base(self, static: nn.Module, **options: Any) -> None:
+        self.no_options(options)
+        fill(self, static)
 
     def is_added(self, name: str) -> bool:
         return super().is_added(name) or name.startswith(("size_embed.", "new_sizes.", "size_norms."))

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import nn
+
+from ditbench import methods
+from ditbench.methods.bases import OnBase
+from ditbench.methods.registry import methods as registered
 
 MOMENTS = 2
 """AdamW keeps two averages of every trained parameter."""
@@ -36,3 +43,19 @@ def accounting(model: nn.Module) -> Accounting:
         sum(parameter.numel() * parameter.element_size() for parameter in trained),
         MOMENTS * 4 * trainable,
     )
+
+
+def accounting_of(method: str, config: Mapping[str, Any]) -> Accounting:
+    """What training a method with this config takes; takes no memory. Raises UnknownNameError, ConfigError."""
+    with torch.device("meta"):
+        model = methods.build(method, **config)
+    if isinstance(model, OnBase):
+        model.freeze_base()
+    return accounting(model)
+
+
+def full_accounting(method: str, config: Mapping[str, Any]) -> Accounting:
+    """What full fine-tuning of the same method takes. Raises UnknownNameError, ConfigError."""
+    entry = registered()[method]
+    with torch.device("meta"):
+        return accounting(entry.load()(**entry.without_adapter({**entry.preset, **config})))

@@ -12,10 +12,31 @@ from ditbench.methods.diffusion.flow import Euler
 from ditbench.methods.errors import ConfigError
 from ditbench.methods.flexidit.model import FlexiDiT
 from ditbench.methods.training.loop import LossOf
-from ditbench.methods.training.objectives import Data, draw_batch, drop_labels
+from ditbench.methods.training.objectives import Data, Objective, draw_batch, drop_labels
 from ditbench.methods.training.recipe import FlexibleRecipe, MatchingRecipe, Recipe
 
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+class Flexible(Objective):
+    """Recipes with a section 'flexible'."""
+
+    def __call__(self, data: Data, recipe: Recipe, device: str = "cpu") -> LossOf:
+        return flexible_denoising(data, recipe, device)
+
+    def check(self, recipe: Recipe, model: nn.Module) -> None:
+        check_sizes(_section(recipe), cast(FlexiDiT, model))
+
+    def steps_differ(self, recipe: Recipe) -> bool:
+        return True
+
+
+OBJECTIVE = Flexible(section="flexible")
+
+
+def _section(recipe: Recipe) -> FlexibleRecipe:
+    assert recipe.flexible is not None
+    return recipe.flexible
 
 
 def check_sizes(flexible: FlexibleRecipe, model: FlexiDiT) -> None:
@@ -40,8 +61,7 @@ def flexible_denoising(data: Data, recipe: Recipe, device: str = "cpu") -> LossO
     denoising     the process's loss at that size
     distillation  squared distance to the frozen base at the pre-trained size, variance channels included
     """
-    flexible = recipe.flexible
-    assert flexible is not None
+    flexible = _section(recipe)
     distils, matching = flexible.objective == "distillation", flexible.matching
 
     def loss(model: nn.Module, generator: torch.Generator, step: int) -> Tensor:
