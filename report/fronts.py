@@ -27,7 +27,7 @@ SETTLED = 0.95  # from here on a place is taken as sure, as the intervals are
 
 @dataclass(frozen=True)
 class FrontProbabilities:
-    """Cell -> probability in [0, 1] that it is on the front, as ``harness.stats.front_probability`` defines it.
+    """Cell -> probability in [0, 1] that it is on the front; ``ditbench.harness.stats.front_probability`` defines it.
 
     Cells without a place in that plot are left out, and so is a whole front on which no quality has an interval.
 

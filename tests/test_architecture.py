@@ -1,6 +1,7 @@
 """The structure of the code: who may import whom, and what must stay cheap to import."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,29 +11,75 @@ import pytest
 from ditbench.methods.registry import methods
 
 ROOT = Path(__file__).parent.parent
+PARTS = {"methods", "harness", "report", "suites"}
 FORBIDDEN = {
-    "methods": {"harness", "report", "ditbench"},
-    "harness": {"report", "ditbench"},
-    "report": {"methods", "ditbench", "torch"},
+    "methods": {"ditbench.harness", "ditbench.report", "ditbench.cli"},
+    "harness": {"ditbench.report", "ditbench.cli"},
+    "report": {"ditbench.methods", "ditbench.cli", "torch"},
 }
+TARGET = re.compile(r"(\w+(?:\.\w+)+):\w+|(ditbench(?:\.\w+)+)")
 
 
-def imported_by(file: Path) -> set[str]:
+def imported_by(source: str, package: str) -> set[str]:
+    """Dotted names that a module of ``package`` may import; names in whole strings too, such as a registry's."""
     found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found.add(node.module.split(".")[0])
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            origin = ".".join([*above, *([node.module] if node.module else [])])
+            found |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and (name := TARGET.fullmatch(node.value)):
+            found.add(name[1] or name[2])
     return found
 
 
-@pytest.mark.parametrize("package", FORBIDDEN)
-def test_imports_run_from_report_to_harness_to_methods(package):
-    files = list((ROOT / package).rglob("*.py"))
-    assert files, f"{package} has no modules: the test would hold of anything"
-    wrong = {str(f.relative_to(ROOT)): sorted(imported_by(f) & FORBIDDEN[package]) for f in files}
-    assert not {name: names for name, names in wrong.items() if names}
+def among(names: set[str], forbidden: set[str]) -> list[str]:
+    return sorted(name for name in names for each in forbidden if name == each or name.startswith(f"{each}."))
+
+
+def imports_of(folder: str) -> dict[str, set[str]]:
+    """File -> what it imports, of every module under a folder of the repository."""
+    files = list((ROOT / folder).rglob("*.py"))
+    assert files, f"{folder} has no modules: the test would hold of anything"
+    above = "ditbench." if folder in PARTS else ""
+    return {
+        str(file.relative_to(ROOT)): imported_by(
+            file.read_text(), above + ".".join(file.relative_to(ROOT).parent.parts)
+        )
+        for file in files
+    }
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_imports_run_from_report_to_harness_to_methods(folder):
+    wrong = {file: among(names, FORBIDDEN[folder]) for file, names in imports_of(folder).items()}
+    assert not {file: names for file, names in wrong.items() if names}
+
+
+@pytest.mark.parametrize("folder", [*sorted(PARTS), "ditbench/cli", "ditbench", "studies", "tests"])
+def test_parts_of_the_package_are_imported_by_their_full_names(folder):
+    wrong = {file: sorted({name.split(".")[0] for name in names} & PARTS) for file, names in imports_of(folder).items()}
+    assert not {file: names for file, names in wrong.items() if names}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import ditbench.harness",
+        "import ditbench.harness.run.job as job",
+        "from ditbench import harness",
+        "from ditbench.harness import run",
+        "def late():\n    from ditbench.harness.run.job import Job",
+        "from ..harness.run import job",
+        "from .. import harness",
+        "TARGET = 'ditbench.harness.run.job:Job'",
+    ],
+)
+def test_every_way_to_import_is_seen(source):
+    assert among(imported_by(source, "ditbench.methods"), FORBIDDEN["methods"])
+    assert not among(imported_by(source.replace("harness", "harnesses"), "ditbench.methods"), FORBIDDEN["methods"])
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list", "methods"], ["list", "suites"], ["list", "samplers"]])

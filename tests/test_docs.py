@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_the_suite_in_the_documentation_plans(tmp_path):
-    text = (ROOT / "docs" / "ditbench.suites.md").read_text()
+    text = (ROOT / "docs" / "suites.md").read_text()
     block = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert block is not None
     (tmp_path / "s.yaml").write_text(block.group(1))

@@ -66,6 +66,15 @@ def test_a_world_of_any_size_makes_the_files_that_one_process_makes(alone, tmp_p
     assert contents(order) == alone
 
 
+def test_ranks_never_take_the_working_folder_for_the_package(alone, tmp_path, monkeypatch):
+    (tmp_path / "ditbench").mkdir()
+    (tmp_path / "ditbench" / "__init__.py").write_text("raise RuntimeError('a decoy was imported')\n")
+    monkeypatch.chdir(tmp_path)
+    order = ordered(tmp_path)
+    make_in_ranks(order, 2, tmp_path / "order.json", lambda _done, _total: None)
+    assert contents(order) == alone
+
+
 def test_a_killed_rank_loses_no_finished_shard_and_another_world_ends_the_work(alone, tmp_path):
     order, failures = ordered(tmp_path), []
 

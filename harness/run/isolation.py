@@ -9,6 +9,7 @@ from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 
+from ditbench.harness.run.imports import importing_alike
 from ditbench.harness.run.job import Job, Outcome, Progress
 from ditbench.harness.run.worker import work
 from ditbench.harness.store.records import Failure, FailureKind
@@ -47,7 +48,8 @@ def run_cell(
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(job, sender), name=job.spec.cell)
     deadline = time.monotonic() + timeout_s
-    process.start()
+    with importing_alike():  # the first one starts the server
+        process.start()
     sender.close()
     open_tasks = [task.name for task in job.tasks]
     failure: Failure | None = None

@@ -13,6 +13,7 @@ from threading import Thread
 from typing import IO, Any
 
 from ditbench.harness.lifetime import named_parent
+from ditbench.harness.run.imports import import_variables
 from ditbench.harness.sample.agent import ENDED
 from ditbench.harness.sample.order import Order
 from ditbench.harness.sample.ranks import FAILURE
@@ -43,7 +44,7 @@ def make_in_ranks(order: Order, nproc: int, file: Path, progress: Callable[[int,
         encoding="utf-8",
         errors="replace",
         start_new_session=True,
-        env={**_PATIENT, **named_parent(environment)},
+        env={**_PATIENT, **named_parent(environment), **import_variables()},
     ) as agent:
         assert agent.stdout is not None, "asked for above"
         listener = Thread(target=_listen, args=(agent.stdout, said), daemon=True)

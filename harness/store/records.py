@@ -54,7 +54,7 @@ class Provenance(Frozen):
 
 
 class DecoderSpec(Frozen):
-    """The autoencoder of a cell, resolved; see ``harness.suite.schema.Decoder``."""
+    """The autoencoder of a cell, resolved; see ``ditbench.harness.suite.schema.Decoder``."""
 
     weights: str | None = Field(default=None, description="'asset:NAME', a path, or null for random weights")
     weights_sha256: str | None = None

@@ -1,4 +1,4 @@
-"""TDW at inference: weights of the active heads and channel groups, sliced. ``methods.prepared`` keeps them."""
+"""TDW at inference: weights of active heads and channel groups, sliced; ``ditbench.methods.prepared`` keeps them."""
 
 from __future__ import annotations
 

@@ -82,8 +82,8 @@ class ArrayImages:
 class ShardImages:
     """The first ``count`` samples in shards, quantised; one shard is in memory at a time.
 
-    paths: the shards in order, as harness.sample.shards writes them. Raises InputError: a shard that is missing or
-    damaged, channels that make no image, fewer samples than ``count``.
+    paths: the shards in order, as ditbench.harness.sample.shards writes them. Raises InputError: a shard that is
+    missing or damaged, channels that make no image, fewer samples than ``count``.
     """
 
     def __init__(self, paths: Sequence[Path], count: int) -> None:
