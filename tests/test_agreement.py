@@ -13,11 +13,13 @@ from test_flexidit_schedule import cell, closed_formula, counts
 
 from ditbench import methods
 from ditbench.cli import main
+from ditbench.harness.assets.locations import weights_path
 from ditbench.harness.errors import InputError
 from ditbench.harness.measure import latency
 from ditbench.harness.measure.agreement import measure_agreement
 from ditbench.harness.measure.count_cell import measure_flops
 from ditbench.harness.measure.flops import WorkCounter
+from ditbench.harness.measure.options import AgreementOptions
 from ditbench.harness.run.cells import LazyCell
 from ditbench.harness.run.job import Job
 from ditbench.harness.run.measures import MEASURES
@@ -26,8 +28,6 @@ from ditbench.harness.sample.generate import BoundCell, bind, bind_sampler, chec
 from ditbench.harness.store.store import RunStore
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import make_plan
-from ditbench.harness.suite.schema import AgreementOptions
-from ditbench.harness.suite.weights import weights_path
 from ditbench.methods.protocols import WorkLedger
 from ditbench.methods.weights import save_state
 

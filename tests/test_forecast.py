@@ -16,26 +16,27 @@ import torch
 from ditbench import methods
 from ditbench.cli.plan import estimate, show_plan
 from ditbench.cli.plan_table import duration, size
+from ditbench.harness.assets.locations import weights_digest, weights_path
 from ditbench.harness.errors import InputError
-from ditbench.harness.measure import forecast
-from ditbench.harness.measure.forecast import Calibration, PerImage, Rate, clock_seconds, median_seconds
-from ditbench.harness.measure.workload import DIMS, picture_shape, wanted_options, workloads
+from ditbench.harness.forecast import calibration as forecast
+from ditbench.harness.forecast.calibration import Calibration, PerImage, Rate, clock_seconds, median_seconds
+from ditbench.harness.forecast.workload import DIMS, picture_shape, wanted_options, workloads
 from ditbench.harness.quality.extractors.digits import DigitExtractor
 from ditbench.harness.quality.extractors.inception import _SPATIAL_CHANNELS
 from ditbench.harness.quality.features import FeatureCache, collect
 from ditbench.harness.quality.images.source import ShardImages
 from ditbench.harness.run.runner import run, todo
-from ditbench.harness.sample import decode
-from ditbench.harness.sample.decode import bind_decoder, decode_shards, decoded_folder
+from ditbench.harness.sample import picture_decoder
 from ditbench.harness.sample.generate import bind
 from ditbench.harness.sample.making import generate_shards
+from ditbench.harness.sample.picture_decoder import bind_decoder, decode_shards
+from ditbench.harness.sample.shards import decoded_folder
+from ditbench.harness.store.identity import samples_identity
 from ditbench.harness.store.records import DecoderSpec, Provenance, Quantity, Record
 from ditbench.harness.store.store import RunStore
-from ditbench.harness.suite.identity import samples_identity
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import Plan, make_plan
 from ditbench.harness.suite.waiting import glob_of, refuse_waiting
-from ditbench.harness.suite.weights import weights_digest, weights_path
 from ditbench.methods.latent.autoencoder import make_autoencoder_files
 from ditbench.methods.weights import save_state
 
@@ -394,14 +395,14 @@ def test_planning_what_is_all_cached_imports_no_torch(tmp_path: Path) -> None:
 
 def test_a_decoder_whose_file_is_there_is_timed_itself_and_another_one_by_random_weights(tmp_path, monkeypatch):
     bound: list[Path | None] = []
-    real = decode.bind_decoder
+    real = picture_decoder.bind_decoder
 
-    def seen(spec: DecoderSpec, weights: Path | None, device: str) -> decode.PictureDecoder:
+    def seen(spec: DecoderSpec, weights: Path | None, device: str) -> picture_decoder.PictureDecoder:
         bound.append(weights)
         return real(spec, folder, device)  # a small one in both cases
 
     folder = make_autoencoder_files(tmp_path / "small", seed=0)
-    monkeypatch.setattr(decode, "bind_decoder", seen)
+    monkeypatch.setattr(picture_decoder, "bind_decoder", seen)
     calibration = Calibration()
     found = DecoderSpec(weights=str(folder), weights_sha256=weights_digest(str(folder), folder=True))
     assert calibration.decoding(found, 16, "cpu").seconds > 0

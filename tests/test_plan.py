@@ -14,18 +14,13 @@ from typing import Any
 import pytest
 
 from ditbench.harness import environment
+from ditbench.harness.assets import locations as weights
 from ditbench.harness.errors import InputError
+from ditbench.harness.store.identity import canonical_json, samples_identity, seed_blocks
 from ditbench.harness.store.records import CellSpec, DecoderSpec
-from ditbench.harness.suite import weights
 from ditbench.harness.suite.checks import ddim_step_counts
 from ditbench.harness.suite.expand import text_of
-from ditbench.harness.suite.identity import (
-    VERSIONS,
-    canonical_json,
-    measurement_identity,
-    samples_identity,
-    seed_blocks,
-)
+from ditbench.harness.suite.identity import VERSIONS, measurement_identity
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import Plan, make_plan
 from ditbench.harness.suite.schema import MEASUREMENTS, Suite
@@ -219,10 +214,13 @@ def test_options_of_a_measurement_change_its_identity_alone(measurement: str) ->
     assert changed(identities(GUIDED), identities(GUIDED, options=other)) == {measurement}
 
 
-@pytest.mark.parametrize("name", VERSIONS)
+@pytest.mark.parametrize("name", [*VERSIONS, "samples"])
 def test_a_new_version_of_a_measurement_forgets_its_old_records(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = identities(GUIDED)
-    monkeypatch.setitem(VERSIONS, name, VERSIONS[name] + 1)
+    if name == "samples":
+        monkeypatch.setattr("ditbench.harness.store.identity.SAMPLES_VERSION", 2)
+    else:
+        monkeypatch.setitem(VERSIONS, name, VERSIONS[name] + 1)
     assert changed(before, identities(GUIDED)) == ({name} if name != "samples" else WATCHED)
 
 
@@ -239,7 +237,7 @@ def test_canonical_json_ignores_the_order_of_keys_and_refuses_nan() -> None:
 
 
 def test_every_measurement_has_a_version_and_its_options_a_place_in_the_suite() -> None:
-    assert set(VERSIONS) == {*MEASUREMENTS, "samples"}
+    assert set(VERSIONS) == {*MEASUREMENTS}
     assert set(MEASUREMENTS) - {"flops"} <= set(Suite.model_fields)  # a count has no options
 
 

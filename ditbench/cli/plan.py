@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ditbench.cli.run import default_folder
-from ditbench.harness.measure.workload import Workload, picture_shape, shape_of, wanted_options, workloads
+from ditbench.harness.forecast.workload import Workload, picture_shape, shape_of, wanted_options, workloads
 from ditbench.harness.run.runner import check_inputs, todo
 from ditbench.harness.store.store import RunStore
 from ditbench.harness.suite.load import load_suite
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from ditbench.harness.measure.forecast import Calibration
+    from ditbench.harness.forecast.calibration import Calibration
 
 NOT_TIMED = ("agreement", "training")
 """Measurements that do more than sample and are timed nowhere else: their time is left out, and said to be."""
@@ -125,7 +125,7 @@ def estimate(
         cells[name] = CellCost(counts[name], work[name], None if gmacs is None else gmacs * images)
     found = Forecast(cells, [], _free(store.folder))
     if timing and any(wanted.values()):
-        from ditbench.harness.measure.forecast import Calibration
+        from ditbench.harness.forecast.calibration import Calibration
 
         calibration = Calibration()
         for cell in plan.cells:
@@ -148,7 +148,7 @@ def _time(
     timed: list[str],
 ) -> None:
     """Fill in a cell's seconds; note in ``timed`` what was timed for them, each once."""
-    from ditbench.harness.measure.forecast import clock_seconds
+    from ditbench.harness.forecast.calibration import clock_seconds
 
     spec, cost = cell.spec, cells[cell.spec.cell]
     work, gmacs = cost.work, cost.count.gmacs_image

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from ditbench import methods
 from ditbench.harness.measure.flops import FlopsResult, Step, count_steps, schedule_of, sum_up
-from ditbench.harness.quality.images.quantise import quantise
+from ditbench.harness.measure.options import FlopsOptions
 from ditbench.harness.sample.generate import BoundCell, bind, bind_sampler
+from ditbench.harness.sample.quantise import quantise
 from ditbench.harness.store.arrays import write_npz
 from ditbench.harness.store.records import CellSpec
-from ditbench.harness.suite.schema import FlopsOptions
 from ditbench.methods.protocols import Denoiser, WorkEntry, WorkLedger
 
 SHOWN_IMAGES, SHOWN_STEPS = 6, 5

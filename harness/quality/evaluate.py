@@ -17,14 +17,13 @@ from ditbench.harness.quality.features import FeatureCache, FeatureSet, block_ed
 from ditbench.harness.quality.figures import Figures, figures
 from ditbench.harness.quality.frechet import MIN_SEEDS, frechet_from_features, frechet_of_seeds
 from ditbench.harness.quality.images.decoded import DecodedImages
-from ditbench.harness.quality.images.npz import read_arrays
 from ditbench.harness.quality.images.source import ImageSource, ShardImages
+from ditbench.harness.quality.options import QualityOptions
 from ditbench.harness.quality.protocols import QualityProtocol, protocol
 from ditbench.harness.quality.reference import Reference, load_reference
 from ditbench.harness.stats.intervals import Estimate, mean_interval, proportion_interval
-from ditbench.harness.store.arrays import write_npz
+from ditbench.harness.store.arrays import read_arrays, write_npz
 from ditbench.harness.store.records import Quantity
-from ditbench.harness.suite.schema import QualityOptions
 
 PREVIEW = 200
 PREVIEW_BYTES = 4 << 20

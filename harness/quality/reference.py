@@ -14,11 +14,10 @@ from ditbench.harness.assets import verified
 from ditbench.harness.errors import InputError
 from ditbench.harness.quality.extractors.extractor import Extractor
 from ditbench.harness.quality.features import FeatureCache, FeatureSet, Progress, collect, merged
-from ditbench.harness.quality.images.npz import npz_names, read_arrays
 from ditbench.harness.quality.images.source import ArrayImages, ImageSource, open_images
 from ditbench.harness.quality.protocols import QualityProtocol, reference_entry
 from ditbench.harness.quality.statistics import Moments
-from ditbench.harness.store.arrays import write_npz
+from ditbench.harness.store.arrays import npz_names, read_arrays, write_npz
 
 # ADM's reference holds 10,000 images beside the statistics of all: as many features are kept here.
 KEPT = 10_000

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from ditbench.harness.run.job import Job
 
 if TYPE_CHECKING:
-    from ditbench.harness.sample.decode import PictureDecoder
     from ditbench.harness.sample.generate import BoundCell
+    from ditbench.harness.sample.picture_decoder import PictureDecoder
 
 
 class LazyCell:
@@ -37,7 +37,7 @@ class LazyCell:
     def decoder(self) -> PictureDecoder:
         """The decoder of the job's spec."""
         if self._decoder is None:
-            from ditbench.harness.sample.decode import bind_decoder
+            from ditbench.harness.sample.picture_decoder import bind_decoder
 
             spec = self._job.spec
             assert spec.decoder is not None, "asked for only where the cell decodes"
@@ -51,7 +51,7 @@ class LazyCell:
             return None
         if other.decoder == self._job.spec.decoder:
             return self.decoder()
-        from ditbench.harness.sample.decode import bind_decoder
+        from ditbench.harness.sample.picture_decoder import bind_decoder
 
         return bind_decoder(other.decoder, self._job.baseline_decoder_weights, other.device)
 

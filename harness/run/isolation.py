@@ -9,7 +9,7 @@ from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 
-from ditbench.harness.run.imports import importing_alike
+from ditbench.harness.imports import importing_alike
 from ditbench.harness.run.job import Job, Outcome, Progress
 from ditbench.harness.run.worker import work
 from ditbench.harness.store.records import Failure, FailureKind

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ditbench.harness.run.cells import LazyCell
-from ditbench.harness.run.job import Counted, Job, Measured
-from ditbench.harness.run.samples import make_samples, paired_orders, pictures_of, quality_order, shards_of
-from ditbench.harness.suite.schema import (
+from ditbench.harness.measure.options import (
     AgreementOptions,
     DecodeOptions,
     EnergyOptions,
@@ -16,9 +13,12 @@ from ditbench.harness.suite.schema import (
     KernelsOptions,
     LatencyOptions,
     MemoryOptions,
-    QualityOptions,
     TrainingOptions,
 )
+from ditbench.harness.quality.options import QualityOptions
+from ditbench.harness.run.cells import LazyCell
+from ditbench.harness.run.job import Counted, Job, Measured
+from ditbench.harness.run.samples import make_samples, paired_orders, pictures_of, quality_order, shards_of
 
 
 def _flops(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
@@ -81,7 +81,7 @@ def _energy(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted
 
 
 def _decode(options: dict[str, Any], cell: LazyCell, job: Job, progress: Counted) -> Measured:
-    from ditbench.harness.measure.decode import measure_decode
+    from ditbench.harness.measure.decode_time import measure_decode
 
     timed = DecodeOptions.model_validate({name: value for name, value in options.items() if name != "side"})
     result = measure_decode(job.spec, job.decoder_weights, timed, options["side"])

@@ -16,17 +16,17 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ditbench.harness.assets.locations import verify_weights
 from ditbench.harness.environment import environment
 from ditbench.harness.errors import InputError
 from ditbench.harness.run.isolation import process_context, run_cell
 from ditbench.harness.run.job import Outcome, Progress
-from ditbench.harness.run.jobs import decoder_weights_of, job_of, weights_of
+from ditbench.harness.run.planned_job import decoder_weights_of, job_of, weights_of
 from ditbench.harness.store.records import CellSpec, Provenance, Record
 from ditbench.harness.store.store import RunStore, remove_temporary, store_error, write_atomic, write_json
 from ditbench.harness.suite.load import LoadedSuite
 from ditbench.harness.suite.plan import BESIDE_BASELINE, Plan, PlannedCell, PlannedMeasurement
 from ditbench.harness.suite.waiting import refuse_waiting
-from ditbench.harness.suite.weights import verify_weights
 
 
 @dataclass(frozen=True)

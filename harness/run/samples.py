@@ -70,7 +70,7 @@ def make_samples(order: Order, bound: Callable[[], BoundCell], cell: LazyCell, j
     missing = order.missing()
     processes = min(job.nproc, len(missing))
     if processes > 1:
-        from ditbench.harness.run.launch import make_in_ranks
+        from ditbench.harness.sample.launch import make_in_ranks
 
         cell.release()
         make_in_ranks(order, processes, job.log.with_suffix(".order.json"), progress)

@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
+from ditbench.harness.assets.locations import asset_config, weights_digest
 from ditbench.harness.environment import environment, fingerprint, resolve_threads
 from ditbench.harness.errors import InputError, MissingFileError, Position, did_you_mean
 from ditbench.harness.store.records import CellSpec, DecoderSpec
@@ -29,7 +30,6 @@ from ditbench.harness.suite.measurements import (
 )
 from ditbench.harness.suite.positions import Node
 from ditbench.harness.suite.schema import MEASUREMENTS, Sampler, Suite
-from ditbench.harness.suite.weights import asset_config, weights_digest
 from ditbench.methods.facts import Facts
 from ditbench.methods.registry import code_of, samplers
 

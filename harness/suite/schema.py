@@ -8,12 +8,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from ditbench.harness.measure.options import (
+    AgreementOptions,
+    DecodeOptions,
+    EnergyOptions,
+    FlopsOptions,
+    KernelsOptions,
+    LatencyOptions,
+    MemoryOptions,
+    TrainingOptions,
+)
+from ditbench.harness.quality.options import PairedOptions, QualityOptions
+from ditbench.harness.strict import Strict
 
 Measurement = Literal[
     "flops", "latency", "kernels", "memory", "energy", "decode", "training", "agreement", "quality", "paired"
 ]
-Level = Literal["step", "sample", "image"]
 MEASUREMENTS: tuple[Measurement, ...] = get_args(Measurement)
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -24,12 +36,6 @@ Timestep = Annotated[int | float, Field(ge=0, le=999)]
 # ``ditbench.harness.suite.load`` expands it before anything is merged, so that ``sampler: ddim`` in a cell keeps the
 # options that ``defaults`` give the sampler.
 SHORTHAND = {"sampler": "name", "guidance": "scale", "decoder": "weights"}
-
-
-class Strict(BaseModel):
-    """Base of the schema: no unknown keys, no silent conversion (a whole number may stand for a float)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Guidance(Strict):
@@ -127,92 +133,6 @@ class Cell(CellFields):
     variant: str | None = Field(default=None, description="shown in tables; may use fields as the name does")
     matrix: dict[str, Annotated[list[Any], Field(min_length=1)]] | None = Field(
         default=None, min_length=1, description="field (dotted: config.patch_size, guidance.scale) -> values"
-    )
-
-
-class FlopsOptions(Strict):
-    samples: int = Field(
-        default=100, ge=2, le=10_000, description="samples on which token selection is counted, where routers decide"
-    )
-
-
-class LatencyOptions(Strict):
-    """Section 'Latency' of the documentation says what is timed and how."""
-
-    batch: int = Field(default=8, ge=1, description="images a call; guidance doubles the rows")
-    levels: list[Level] = Field(default=["step", "sample"], min_length=1)
-    rounds: int = Field(default=3, ge=3, le=1000, description="at least this many A B B A rounds")
-    budget_s: float = Field(default=10.0, gt=0, description="measuring ends here even if the interval is still wide")
-    warmup_s: float = Field(default=1.0, ge=0)
-    precision: float = Field(
-        default=0.01, gt=0, lt=1, description="stop when the median's 95 % interval is ± this share"
-    )
-
-
-class KernelsOptions(Strict):
-    batch: int = Field(default=8, ge=1)
-    steps: int = Field(default=8, ge=1, description="profiled denoiser calls, spread over the cell's steps")
-
-
-class MemoryOptions(Strict):
-    batch: int = Field(default=8, ge=1)
-
-
-class EnergyOptions(Strict):
-    """Energy of whole sampling loops by the device's own counter."""
-
-    batch: int = Field(default=8, ge=1)
-    window_s: float = Field(default=20.0, gt=0, description="loops are repeated for at least this long")
-    idle_s: float = Field(default=5.0, gt=0, description="idle power is read for this long before")
-
-
-class DecodeOptions(Strict):
-    """How the decoder's calls are timed."""
-
-    batch: int = Field(default=8, ge=1, description="latents a timed call")
-    rounds: int = Field(default=3, ge=3, le=1000)
-    budget_s: float = Field(default=10.0, gt=0, description="measuring ends here even if the interval is still wide")
-    warmup_s: float = Field(default=1.0, ge=0)
-    precision: float = Field(
-        default=0.02, gt=0, lt=1, description="stop when the median's 95 % interval is ± this share"
-    )
-
-
-class TrainingOptions(Strict):
-    """How training steps of the recipe that made a cell's weights are timed."""
-
-    rounds: int = Field(default=3, ge=3, le=1000, description="at least this many A B B A rounds")
-    budget_s: float = Field(default=10.0, gt=0, description="measuring ends here even if the interval is still wide")
-    warmup_s: float = Field(default=1.0, ge=0)
-    precision: float = Field(
-        default=0.02, gt=0, lt=1, description="stop when the median's 95 % interval is ± this share"
-    )
-
-
-class AgreementOptions(Strict):
-    samples: int = Field(
-        default=64, ge=20, le=10_000, description="samples along whose making patch sizes are compared"
-    )
-
-
-class QualityOptions(Strict):
-    protocol: str = "digits"
-    reference: str | None = Field(
-        default=None, description="a name in ditbench.toml or an npz; the digits protocol has its own"
-    )
-    samples: int = Field(default=1000, ge=20, le=1_000_000, description="a seed block")
-    shard: int = Field(default=100, ge=1, le=4096, description="images a shard = images a batch")
-    seed_blocks: int = Field(
-        default=1,
-        ge=1,
-        le=100,
-        description="independent sets, by seeds seed, seed + 1, …; figures are means",
-    )
-
-
-class PairedOptions(Strict):
-    lpips: Literal["alex", "vgg", "squeeze"] | None = Field(
-        default=None, description="backbone of LPIPS, from ditbench.toml; unset: LPIPS is left out"
     )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ditbench.harness.errors import InputError
-from ditbench.harness.quality.images.quantise import quantise
+from ditbench.harness.sample.quantise import quantise
 from ditbench.methods.registry import datasets
 from ditbench.methods.training.data.digits import Digits
 from ditbench.methods.training.digit_classifier import DigitClassifier

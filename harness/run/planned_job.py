@@ -6,14 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ditbench.harness.assets.locations import weights_path
 from ditbench.harness.environment import versions
 from ditbench.harness.run.job import Job, Task
 from ditbench.harness.run.measures import ORDER
+from ditbench.harness.store.identity import samples_identity, seed_blocks
 from ditbench.harness.store.records import CellSpec
 from ditbench.harness.store.store import RunStore
-from ditbench.harness.suite.identity import samples_identity, seed_blocks
 from ditbench.harness.suite.plan import BESIDE_BASELINE, Plan, PlannedCell, PlannedMeasurement
-from ditbench.harness.suite.weights import weights_path
 
 
 def job_of(plan: Plan, cell: PlannedCell, wanted: list[PlannedMeasurement], store: RunStore, nproc: int = 1) -> Job:

@@ -15,11 +15,11 @@ from ditbench.harness.measure.allocations import held_at_once
 from ditbench.harness.measure.conditions import conditions_after, throttled, timing_conditions
 from ditbench.harness.measure.flops import CONVENTION, EXACT, count_module
 from ditbench.harness.measure.latency import INPUTS, WHOLE, Series, interleave, warm_up
-from ditbench.harness.sample.decode import PictureDecoder, bind_decoder, windows
-from ditbench.harness.sample.making import NotFiniteError
+from ditbench.harness.measure.options import DecodeOptions, LatencyOptions
+from ditbench.harness.sample.picture_decoder import PictureDecoder, bind_decoder, windows
+from ditbench.harness.sample.shards import NotFiniteError
 from ditbench.harness.stats.intervals import TimingSummary
 from ditbench.harness.store.records import CellSpec, Quantity
-from ditbench.harness.suite.schema import DecodeOptions, LatencyOptions
 
 MIB = 2**20
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ditbench.harness.environment import versions
-from ditbench.harness.sample.shards import shard_path, shard_ranges
+from ditbench.harness.sample.shards import decoded_folder, shard_path, shard_ranges
+from ditbench.harness.store.identity import samples_identity, seed_blocks
 from ditbench.harness.store.records import CellSpec
 from ditbench.harness.store.store import RunStore
-from ditbench.harness.suite.identity import samples_identity, seed_blocks
 from ditbench.harness.suite.plan import Plan, PlannedCell
 from ditbench.methods.registry import facts_of
 
@@ -128,6 +128,4 @@ def _decoded(folder: Path, spec: CellSpec) -> Path | None:
     assert spec.decoder is not None
     if (spec.decoder.weights is not None and spec.decoder.weights_sha256 is None) or not folder.is_dir():
         return None
-    from ditbench.harness.sample.decode import decoded_folder  # imports torch, only where samples lie already
-
     return decoded_folder(folder, spec.decoder)

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ditbench.harness.errors import InputError
-from ditbench.harness.run.jobs import job_of
+from ditbench.harness.run.planned_job import job_of
 from ditbench.harness.run.runner import check_inputs, lock, todo, verify_inputs
 from ditbench.harness.run.samples import orders_of
 from ditbench.harness.sample.order import Order

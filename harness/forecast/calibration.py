@@ -123,8 +123,8 @@ class Calibration:
         """
         import torch
 
-        from ditbench.harness.sample.decode import bind_decoder
-        from ditbench.harness.suite.weights import weights_path
+        from ditbench.harness.assets.locations import weights_path
+        from ditbench.harness.sample.picture_decoder import bind_decoder
 
         key = (spec.weights, spec.dtype, side, device, count, spec.tile)
         if key not in self._decoders:
