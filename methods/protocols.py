@@ -1,4 +1,4 @@
-"""The whole contract between methods and harness: Denoiser, StepPlan, WorkUnit, WorkLedger.
+"""The contract between methods and harness: ``Denoiser``, and ``StaticWork``, a base that has most of it already.
 
 The harness knows nothing else of a method. A static model satisfies it with one plan for all steps; a dynamic one
 says ahead, as a value, what each step will compute.
@@ -6,125 +6,30 @@ says ahead, as a value, what each step will compute.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from ditbench.methods.call import Call
+from ditbench.methods.conditions import LABEL, Conditions, zeros
 from ditbench.methods.facts import ClassLabels, Facts
+from ditbench.methods.memory import BRANCHES, Memory
+from ditbench.methods.plans import StepPlan
 from ditbench.methods.space import Space
+from ditbench.methods.work import WorkUnit
 
 if TYPE_CHECKING:
     from ditbench.methods.diffusion.process import Process
 
-
-@dataclass(frozen=True)
-class StepPlan:
-    """What one denoiser call at ``timestep`` will compute, for one sequence.
-
-    Two plans with equal ``key`` execute the same work: they share prepared weights, captured graphs and FLOPs
-    counts. ``None`` in a field means "not dynamic in this respect".
-
-    timestep  the denoiser's own time (DDPM: integer 0..999; flow: float in [0, 1])
-    heads     active attention heads a layer, as sorted index tuples
-    groups    active MLP channel groups a layer, as sorted index tuples
-    tokens    tokens a layer that pass the MLP, where they are imposed; None where all do or the data decide
-    patch     patch size of the (de-)embedding
-    guide     patch size of the guidance branch, where the step guides and it is another than ``patch``
-    layout    how such branches of unequal length ran in one call; None where each sequence ran by itself
-    adapted   the time that low-rank updates are folded into the weights for, where they depend on it
-    """
-
-    timestep: float
-    heads: tuple[tuple[int, ...], ...] | None = None
-    groups: tuple[tuple[int, ...], ...] | None = None
-    tokens: tuple[int, ...] | None = None
-    patch: int | None = None
-    guide: int | None = None
-    layout: str | None = None
-    adapted: float | None = None
-
-    @property
-    def branches(self) -> tuple[StepPlan, StepPlan]:
-        """Plans of the conditional and of the guidance branch, each by itself."""
-        return replace(self, guide=None), replace(self, patch=self.guide or self.patch, guide=None)
-
-    @property
-    def key(self) -> StepPlan:
-        """The plan without its time: hashable, equal for equal work."""
-        return replace(self, timestep=-1.0)
-
-
-@dataclass
-class WorkEntry:
-    """One executed denoiser call: its plan and its rows (sequences).
-
-    evaluation  which evaluation of the sampler's it belongs to, from 0
-    tokens  where tokens were selected: how many a layer, summed over the rows
-    maps    where the ledger keeps them: which tokens, (layers, rows, N) bool, on the CPU
-    """
-
-    plan: StepPlan
-    rows: int
-    tokens: tuple[int, ...] | None = None
-    maps: Tensor | None = None
-    evaluation: int = 0
-
-
-@dataclass
-class WorkLedger:
-    """What really ran. A denoiser appends one entry a call; the FLOPs of a run are counted from it.
-
-    ``keep_maps``: also keep which tokens were selected, not only how many.
-    """
-
-    keep_maps: bool = False
-    entries: list[WorkEntry] = field(default_factory=list)
-    evaluations: int = 0
-
-    def begin(self) -> None:
-        """The next evaluation: what is recorded from now on belongs to it."""
-        self.evaluations += 1
-
-    def record(
-        self, plan: StepPlan, rows: int, tokens: tuple[int, ...] | None = None, maps: Tensor | None = None
-    ) -> None:
-        self.entries.append(WorkEntry(plan, rows, tokens, maps, max(self.evaluations - 1, 0)))
-
-
-@dataclass(frozen=True)
-class WorkUnit:
-    """A distinct piece of work of a forward: count it once, multiply by ``repeats``.
-
-    ``module`` executes it on the tensors of ``inputs`` (small, random, on the CPU). ``key`` is equal for units whose
-    operators and shapes are equal. ``part`` names overhead that is shown apart: 'token routers', executed in the
-    call, and 'width routers', executed when its step is planned, once for all rows.
-    """
-
-    key: str
-    repeats: int
-    module: torch.nn.Module
-    inputs: Callable[[], tuple[Tensor, ...]]
-    part: str = ""
+Problem = tuple[str, str]
+"""The field of a suite that is at fault ('config.depth', 'mode'), and why."""
 
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """A model that predicts noise or velocity.
-
-    ``model(x, t, y)``: x (B, C, H, W) float, t (B,) int or float, y (B,) int64 class labels, where the label
-    ``num_classes`` means "no class". Returns (B, C_out, H, W) with C_out = C, or 2C when the variance is learned.
-    ``num_heads`` is the number of attention heads, and of channel groups, a layer; ``tokens`` the sequence's length.
-    """
-
-    in_channels: int
-    out_channels: int
-    input_size: int
-    num_classes: int
-    num_heads: int
-    tokens: int
+    """A model that predicts noise or velocity of samples (B, C, …) as ``facts.space`` says."""
 
     @property
     def facts(self) -> Facts:
@@ -142,8 +47,18 @@ class Denoiser(Protocol):
         ...
 
     @property
-    def selects_tokens(self) -> bool:
+    def data_decide(self) -> bool:
         """Whether the data decide how much a call computes: then counting needs samples too."""
+        ...
+
+    @property
+    def remembers(self) -> bool:
+        """Whether calls depend on earlier ones of their loop: solvers that call out of order then refuse it."""
+        ...
+
+    @property
+    def has_units(self) -> bool:
+        """Whether its blocks run their units through ``Call.unit``, so that modifiers can wrap them."""
         ...
 
     @property
@@ -152,24 +67,22 @@ class Denoiser(Protocol):
         ...
 
     @property
-    def patch_sizes(self) -> tuple[int, ...]:
-        """Patch sizes that plans may name, the pre-trained one first; empty for a model of one size."""
-        ...
-
-    @property
     def prepared_bytes(self) -> int:
         """Memory of what ``prepare`` made and keeps, besides the weights themselves."""
         ...
 
-    def __call__(
-        self,
-        x: Tensor,
-        t: Tensor,
-        y: Tensor,
-        *,
-        plan: StepPlan | None = None,
-        ledger: WorkLedger | None = None,
-    ) -> Tensor: ...
+    def predict(self, x: Tensor, t: Tensor, conditions: Conditions, call: Call) -> Tensor:
+        """x (B, C, …), t (B,) -> (B, C or 2C, …): with 2C a variance is predicted too."""
+        ...
+
+    def predict_pair(
+        self, x: Tensor, t: Tensor, conditions: Conditions, other: Conditions, call: Call, *, tuned: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Both branches of a step whose plan gives the guidance branch choices of its own: two outputs of B rows.
+
+        ``tuned``: in the way that ``tune`` found fastest; else always in the same way.
+        """
+        ...
 
     def plan(self, timesteps: Sequence[float], *, stages: int = 1) -> list[StepPlan]:
         """One plan an evaluation, known before sampling; each ``stages`` of them make a step of the solver."""
@@ -177,6 +90,14 @@ class Denoiser(Protocol):
 
     def plan_at(self, timestep: float) -> StepPlan:
         """The plan of one evaluation of a solver whose times are not known ahead."""
+        ...
+
+    def scheduled(self, plans: Sequence[StepPlan], guided: Sequence[bool]) -> list[StepPlan]:
+        """These plans of a whole loop with what depends on their order, and on which of them guide."""
+        ...
+
+    def begin(self, rows: int) -> Memory:
+        """The empty memory of a new loop of ``rows`` images."""
         ...
 
     def prepare(self, plan: StepPlan) -> None:
@@ -196,49 +117,40 @@ class Denoiser(Protocol):
         """
         ...
 
-    def compute_shares(self, plans: Sequence[StepPlan]) -> dict[str, float]:
-        """Compute of these sequences by conventions other than our count; as many at the pre-trained size are 1."""
+    def alternatives(self, plan: StepPlan) -> dict[str, StepPlan]:
+        """By name, the plan with each way of computing that it chooses among, the fullest first; empty for one way."""
         ...
 
-    def work(self, plan: StepPlan, rows: int = 1, tokens: tuple[int, ...] | None = None) -> list[WorkUnit]:
+    def compute_shares(self, plans: Sequence[StepPlan]) -> dict[str, float]:
+        """Compute of these sequences by conventions other than our count; as many at the fullest choice are 1."""
+        ...
+
+    def loop_problem(self, plans: Sequence[StepPlan], guided: Sequence[bool]) -> Problem | None:
+        """Why a loop of these plans cannot be what its author meant."""
+        ...
+
+    def graph_problem(self, plans: Sequence[StepPlan]) -> Problem | None:
+        """Why calls under these plans cannot be captured as graphs of fixed shapes."""
+        ...
+
+    def work(self, plan: StepPlan, rows: int = 1, decided: tuple[int, ...] | None = None) -> list[WorkUnit]:
         """The distinct pieces that one call under ``plan`` executes for ``rows`` sequences, and its step's planning.
 
-        ``tokens`` are the kept tokens a layer, summed over the rows, when the method selects tokens.
-        """
-        ...
-
-
-@runtime_checkable
-class Flexible(Denoiser, Protocol):
-    """A denoiser whose plans may give the guidance branch another patch size."""
-
-    def pair(
-        self,
-        x: Tensor,
-        t: Tensor,
-        y: Tensor,
-        y_guide: Tensor,
-        plan: StepPlan,
-        ledger: WorkLedger | None = None,
-        *,
-        tuned: bool = False,
-    ) -> tuple[Tensor, Tensor]:
-        """Outputs (B, C_out, H, W) of both branches of a step, for labels ``y`` and ``y_guide`` (B,).
-
-        ``tuned``: in the way that ``tune`` found fastest; else always in the same way.
+        ``decided`` are the counts of ``Decided``, where the data decide.
         """
         ...
 
 
 class StaticWork:
-    """The dynamic half of ``Denoiser`` for a model whose work depends on nothing: inherit it, then override."""
+    """A denoiser whose work depends on nothing: inherit it beside ``torch.nn.Module`` and write ``forward(x, t, y)``
+    with y class labels, and the attributes in_channels, input_size, num_classes, or ``facts``. Override what differs.
+    """
 
     @property
     def facts(self) -> Facts:
         """Of a picture model with class labels, by its attributes."""
-        model = cast(Denoiser, self)
-        space = Space(model.in_channels, (model.input_size, model.input_size))
-        return Facts(space, model.process.predicts, (ClassLabels(model.num_classes),))
+        channels, side, classes = (getattr(self, name) for name in ("in_channels", "input_size", "num_classes"))
+        return Facts(Space(channels, (side, side)), self.process.predicts, (ClassLabels(classes),))
 
     @property
     def process(self) -> Process:
@@ -252,7 +164,15 @@ class StaticWork:
         return False
 
     @property
-    def selects_tokens(self) -> bool:
+    def data_decide(self) -> bool:
+        return False
+
+    @property
+    def remembers(self) -> bool:
+        return False
+
+    @property
+    def has_units(self) -> bool:
         return False
 
     @property
@@ -260,18 +180,36 @@ class StaticWork:
         return ()
 
     @property
-    def patch_sizes(self) -> tuple[int, ...]:
-        return ()
-
-    @property
     def prepared_bytes(self) -> int:
         return 0
+
+    def predict(self, x: Tensor, t: Tensor, conditions: Conditions, call: Call) -> Tensor:
+        """By the model's own call with class labels; it records the call, since the work is that of the plan."""
+        model = cast(torch.nn.Module, self)
+        out: Tensor = model(x, t, conditions[LABEL]) if LABEL in conditions else model(x, t)
+        if call.ledger is not None:
+            call.ledger.record(call.plan or StepPlan(-1.0), rows=len(x))
+        return out
+
+    def predict_pair(
+        self, x: Tensor, t: Tensor, conditions: Conditions, other: Conditions, call: Call, *, tuned: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        return in_two_calls(cast(Denoiser, self), x, t, conditions, other, call)
 
     def tune(self, plans: Sequence[StepPlan], rows: int, same_class: bool) -> dict[str, dict[str, float]]:
         return {}
 
+    def alternatives(self, plan: StepPlan) -> dict[str, StepPlan]:
+        return {}
+
     def compute_shares(self, plans: Sequence[StepPlan]) -> dict[str, float]:
         return {}
+
+    def loop_problem(self, plans: Sequence[StepPlan], guided: Sequence[bool]) -> Problem | None:
+        return None
+
+    def graph_problem(self, plans: Sequence[StepPlan]) -> Problem | None:
+        return None
 
     def plan(self, timesteps: Sequence[float], *, stages: int = 1) -> list[StepPlan]:
         """The same at every step."""
@@ -281,8 +219,52 @@ class StaticWork:
         """What a grid with this time in it would have there."""
         return self.plan([timestep])[0]
 
+    def scheduled(self, plans: Sequence[StepPlan], guided: Sequence[bool]) -> list[StepPlan]:
+        return list(plans)
+
+    def begin(self, rows: int) -> Memory:
+        return Memory(rows)
+
     def prepare(self, plan: StepPlan) -> None:
         """Nothing to prepare."""
 
     def forget(self) -> None:
         """Nothing to forget."""
+
+    def work(self, plan: StepPlan, rows: int = 1, decided: tuple[int, ...] | None = None) -> list[WorkUnit]:
+        """The whole call as one piece."""
+        whole = WholeCall(cast(Denoiser, self), plan)
+        return [WorkUnit("whole call", 1, whole, lambda: example(cast(Denoiser, self), plan, rows))]
+
+
+class WholeCall(torch.nn.Module):
+    """One call of a denoiser under a plan, for counting: x (B, C, …), t (B,), then the conditions' tensors."""
+
+    def __init__(self, model: Denoiser, plan: StepPlan) -> None:
+        super().__init__()
+        self.model, self.plan = model, plan
+
+    def forward(self, x: Tensor, t: Tensor, *tensors: Tensor) -> Tensor:
+        kind = zeros(self.model.facts, len(x), x.device)
+        conditions = kind.replaced(dict(zip(kind.tensors, tensors, strict=True))) if tensors else kind
+        return self.model.predict(x, t, conditions, Call(self.plan))
+
+
+def example(model: Denoiser, plan: StepPlan, rows: int, device: str = "cpu") -> tuple[Tensor, ...]:
+    """Inputs of ``WholeCall``: random samples of the model's number type, the plan's time, zeros for conditions."""
+    dtype = next((p.dtype for p in cast(torch.nn.Module, model).parameters() if p.is_floating_point()), torch.float32)
+    x = torch.randn(rows, *model.facts.space.shape, dtype=dtype, device=device)
+    t = torch.full((rows,), max(plan.timestep, 0.0), device=device)
+    return (x, t, *zeros(model.facts, rows, device).tensors.values())
+
+
+def in_two_calls(
+    model: Denoiser, x: Tensor, t: Tensor, conditions: Conditions, other: Conditions, call: Call
+) -> tuple[Tensor, Tensor]:
+    """Both branches of a guided step, each by a call of its own under its own plan."""
+    assert call.plan is not None, "only a plan makes branches differ"
+    first, second = call.plan.branches
+    return (
+        model.predict(x, t, conditions, call.at(first, BRANCHES[:1])),
+        model.predict(x, t, other, call.at(second, BRANCHES[1:])),
+    )

@@ -5,7 +5,7 @@ Listing names never imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from ditbench.methods.entries import Entry, MethodEntry, Registry, SamplerEntry, UnknownNameError
 from ditbench.methods.facts import Facts
 
-__all__ = ["UnknownNameError", "code_of", "datasets", "facts_of", "methods", "names", "samplers"]
+__all__ = ["UnknownNameError", "code_of", "datasets", "facts_of", "methods", "modifiers", "names", "samplers"]
 
 # hidden size, depth, heads: Table 1 of the DiT paper (arXiv 2212.09748)
 _DIT_SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "xl": (1152, 28, 16)}
@@ -129,6 +129,12 @@ def samplers() -> Registry[SamplerEntry]:
 
 
 @cache
+def modifiers() -> Registry[Entry]:
+    """What can be put around methods: none ships yet; entry points of other distributions."""
+    return Registry("modifiers", Entry)
+
+
+@cache
 def datasets() -> Registry[Entry]:
     """Data sets that ship with ditbench or that it makes, then entry points of other distributions."""
     registry = Registry("datasets", Entry)
@@ -147,9 +153,13 @@ def facts_of(method: str, config: Mapping[str, Any]) -> Facts:
     return methods()[method].facts_of(config)
 
 
-def code_of(method: str, sampler: str) -> str:
-    """Which code makes the samples of this pair: part of identities. Raises UnknownNameError, PluginError."""
-    parts = [part for entry in (methods()[method], samplers()[sampler]) for part in entry.code.split("; ")]
+def code_of(method: str, sampler: str, around: Sequence[str] = ()) -> str:
+    """Which code makes the samples of a method, a sampler and modifiers: part of identities.
+
+    Raises UnknownNameError, PluginError.
+    """
+    entries = (methods()[method], samplers()[sampler], *(modifiers()[name] for name in around))
+    parts = [part for entry in entries for part in entry.code.split("; ")]
     return "; ".join(dict.fromkeys(parts))
 
 

@@ -25,7 +25,7 @@ def show_flops(
 ) -> None:
     """One forward of one sequence, mean over a sampling grid, by operator class."""
     from ditbench.harness.measure.count_cell import measure_flops
-    from ditbench.harness.measure.flops import CONVENTION
+    from ditbench.harness.measure.operators import CONVENTION
     from ditbench.report.numbers import scale_for
 
     spec, path = weighted(spec_of(method, settings, steps=steps, guidance_scale=guidance), weights)
@@ -40,7 +40,8 @@ def show_flops(
                     "gmacs": result.gmacs_step,
                     "gmacs_by_operator": dict(result.by_operator),
                     "gmacs_by_part": dict(result.parts),
-                    "activity": result.activity,
+                    "facets": result.facets,
+                    "proof": dict(result.proof),
                     **result.extra,
                     "weights": _weights_note(spec),
                     "steps": steps,
@@ -60,11 +61,8 @@ def show_flops(
         (*pair, "  of these") for pair in result.parts.items()
     ]:
         print(f"  {name:<13} {gmacs / scale.divisor:12.4f}  {gmacs / result.gmacs_step:6.1%}{where}")
-    if result.activity is not None:
-        print(f"  active: {_active(result.activity)}")
-    if "schedule" in result.extra:
-        for line in _scheduled(result.extra["schedule"]):
-            print(f"  {line}")
+    for line in [*_chosen(result.facets or {}), *_compared(result.extra.get("compute"))]:
+        print(f"  {line}")
     if note := _flops_note(spec, result):
         print(note)
     print(f"Convention: {CONVENTION}.")
@@ -86,45 +84,49 @@ def weighted(spec: CellSpec, weights: str | None) -> tuple[CellSpec, Path | None
 
 def _weights_note(spec: CellSpec) -> str:
     if spec.imposed:
-        return "cost only, imposed activity"
+        return f"cost only, imposed {spec.imposed}"
     return spec.weights or "random: cost only"
 
 
-def _active(activity: Mapping[str, Any]) -> str:
-    """Mean active shares over steps and layers: 'heads 50.0 %, tokens 71.3 %'."""
-    parts = []
-    for name in ("heads", "groups", "tokens"):
-        if (steps := activity[name]) is not None:
-            layers = [share for step in steps for share in step]
-            parts.append(f"{name} {sum(layers) / len(layers):.1%}")
-    return ", ".join(parts)
+def _chosen(facets: Mapping[str, Any]) -> list[str]:
+    """'active: tokens 71.3 %' (means over steps and layers), 'patch size: 25 x 4, 25 x 2'."""
+    shares = []
+    for facet in facets.get("shares", []):
+        every = [share for step in facet["values"] for share in step]
+        shares.append(f"{facet['name']} {sum(every) / len(every):.1%}")
+    lines = [f"active: {', '.join(shares)}"] if shares else []
+    for facet in facets.get("labels", []):
+        lines.append(f"{facet['name']}: {_runs(facet['values'])}")
+        if facet["guidance"] is not None:
+            lines.append(f"{facet['name']} of the guidance branch: {_runs(facet['guidance'])}")
+    return lines
 
 
-def _scheduled(schedule: Mapping[str, Any]) -> list[str]:
-    """'patch sizes: 25 x 4, 25 x 2', and the loop's compute as shares of the same loop at the pre-trained size."""
-    full = schedule["sizes"][0]
-    branches = {"patch sizes": schedule["patch"], "guidance branch": schedule["guide"]}
-    lines = [f"{name}: {_runs(sizes)}" for name, sizes in branches.items() if sizes is not None]
-    shares = {"as counted": schedule["fraction"], **schedule["fractions"]}
-    return [*lines, *(f"compute, all steps at patch {full} = 1: {share:.4f} ({how})" for how, share in shares.items())]
+def _compared(compute: Mapping[str, Any] | None) -> list[str]:
+    """The loop's compute as shares of the same loop with the fullest choice."""
+    if compute is None:
+        return []
+    shares = {"as counted": compute["share"], **compute["by_convention"]}
+    return [f"compute, {compute['of']} = 1: {share:.4f} ({how})" for how, share in shares.items()]
 
 
-def _runs(sizes: list[int]) -> str:
+def _runs(values: list[Any]) -> str:
     """'25 x 4, 25 x 2' from noise to image; with many changes only how many of each."""
-    runs = [(size, len(list(group))) for size, group in groupby(sizes)]
+    told = ["/".join(value) if isinstance(value, list) else str(value) for value in values]
+    runs = [(label, len(list(group))) for label, group in groupby(told)]
     if len(runs) > 4:
-        counts = sorted(Counter(sizes).items(), reverse=True)
-        return ", ".join(f"{count} x {size}" for size, count in counts) + ", interleaved"
-    return ", ".join(f"{count} x {size}" for size, count in runs)
+        counts = sorted(Counter(told).items(), reverse=True)
+        return ", ".join(f"{count} x {label}" for label, count in counts) + ", interleaved"
+    return ", ".join(f"{count} x {label}" for label, count in runs)
 
 
 def _flops_note(spec: CellSpec, result: FlopsResult) -> str:
     if spec.imposed:
-        return "Cost only: the activity is imposed, not learned."
-    if result.activity is not None and spec.weights is None:
-        return "No weights given: routers are open, as before training (--weights FILE, or --set activity=0.5)."
+        return f"Cost only: {spec.imposed} is imposed, not learned."
+    if result.routers_open:
+        return "No weights given: routers are open, as before training (--weights FILE)."
     if len(result.gmacs_images) > 1:
-        return f"Tokens as selected in {len(result.gmacs_images)} samples of {spec.steps} {spec.sampler} steps."
+        return f"As the data decided in {len(result.gmacs_images)} samples of {spec.steps} {spec.sampler} steps."
     return ""
 
 

@@ -50,7 +50,7 @@ def draw_samples(
     if (problem := checkpoint_problem(spec, path)) is not None:
         raise InputError(problem.message)
     cell = bind(spec, path)
-    classes = min(10, cell.model.num_classes)
+    classes = min(10, *(kind.count for kind in cell.model.facts.conditions), 10)
     kept: dict[int, list[NDArray[np.uint8]]] = {label: [] for label in range(classes)}
     start = 0
     with tqdm(total=rows * classes, unit="picture") as bar:

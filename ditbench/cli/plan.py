@@ -223,9 +223,8 @@ def _count(cell: PlannedCell, store: RunStore) -> Count:
         return Count(None)
     from ditbench.harness.measure.count_cell import measure_flops
 
-    result = measure_flops(cell.spec)
-    learned = result.activity is not None and not cell.spec.imposed and cell.spec.weights is not None
-    return Count(result.gmacs_image, learned)
+    result = measure_flops(cell.spec, prove=False)
+    return Count(result.gmacs_image, result.routers_open and cell.spec.weights is not None)
 
 
 def _as_json(plan: Plan, folder: Path, missing: Mapping[str, list[str]], forecast: Forecast) -> dict[str, Any]:

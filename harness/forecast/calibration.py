@@ -19,7 +19,9 @@ from ditbench.harness.errors import InputError
 from ditbench.harness.store.records import CellSpec, DecoderSpec
 
 if TYPE_CHECKING:
-    from ditbench.methods.protocols import Denoiser, StepPlan, WorkUnit
+    from ditbench.methods.plans import StepPlan
+    from ditbench.methods.protocols import Denoiser
+    from ditbench.methods.work import WorkUnit
 
 BUDGET_S = 1.0
 LONGEST_CALL_S = 0.4
@@ -82,7 +84,10 @@ class Calibration:
         shapes = tuple((unit.key, gmacs, tuple(tuple(x.shape) for x in unit.inputs())) for unit, gmacs, _ in pieces)
         key = (shapes, rows, spec.dtype, spec.device, spec.threads)
         if key not in self._rates:
-            found = [(share, *self._piece(unit, gmacs, rows, model.tokens, spec)) for unit, gmacs, share in pieces]
+            found = [
+                (share, *self._piece(unit, gmacs, rows, getattr(model, "tokens", 1), spec))
+                for unit, gmacs, share in pieces
+            ]
             seconds = sum(share * each for share, each, _ in found) / sum(share for share, _, _ in found)
             words = ", ".join(piece for _, _, piece in found)
             self._rates[key] = Rate(1 / seconds, f"{spec.method}: {words}, {spec.dtype} on {spec.device}, eager")
@@ -219,7 +224,7 @@ def _pieces(model: Denoiser, plan: StepPlan) -> list[tuple[WorkUnit, float, floa
 
     Inputs are sequences, or single tokens. Pieces of less than a tenth are left out.
     """
-    from ditbench.harness.measure.flops import count_module
+    from ditbench.harness.measure.operators import count_module
 
     found = []
     for unit in model.work(plan, 2):

@@ -5,26 +5,32 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ditbench import methods
-from ditbench.harness.measure.flops import FlopsResult, Step, count_steps, schedule_of, sum_up
+from ditbench.harness.measure.flops import FlopsResult, Step, count_steps, sum_up
 from ditbench.harness.measure.options import FlopsOptions
-from ditbench.harness.sample.generate import BoundCell, bind, bind_sampler
+from ditbench.harness.measure.proof import eager, prove_plans, prove_watched
+from ditbench.harness.sample.generate import BoundCell, bind, bind_sampler, meta_model
 from ditbench.harness.sample.quantise import quantise
 from ditbench.harness.store.arrays import write_npz
 from ditbench.harness.store.records import CellSpec
-from ditbench.methods.protocols import Denoiser, WorkEntry, WorkLedger
+from ditbench.methods.diffusion.guidance import loop_plans
+from ditbench.methods.modifiers import modified
+from ditbench.methods.work import WorkEntry, WorkLedger
 
 SHOWN_IMAGES, SHOWN_STEPS = 6, 5
 
 
 def measure_flops(
-    spec: CellSpec, weights: Path | None = None, options: FlopsOptions | None = None, folder: Path | None = None
+    spec: CellSpec,
+    weights: Path | None = None,
+    options: FlopsOptions | None = None,
+    folder: Path | None = None,
+    prove: bool = True,
 ) -> FlopsResult:
     """Count a cell.
 
@@ -33,47 +39,48 @@ def measure_flops(
     solver chooses its evaluations. Token maps of some go to ``folder``. Raises what ``methods.build`` raises,
     and UncountedOperatorError.
     """
-    with torch.device("meta"):
-        model = cast(Denoiser, methods.build(spec.method, **spec.config))
+    model = modified(meta_model(spec), spec.modifiers)
     sampler, rule = bind_sampler(spec, model)
     if not sampler.adaptive and (weights is None or not model.needs_weights):
-        return count_steps(model, sampler.plans(model), rule)
+        plans = loop_plans(model, sampler, rule)
+        proof = prove_plans(model, plans, rule) if prove else {}
+        return replace(count_steps(model, plans, rule), proof=proof, routers_open=model.needs_weights)
     cell = bind(spec, weights)
-    if not sampler.adaptive and not cell.model.selects_tokens:
-        return count_steps(cell.model, sampler.plans(cell.model), rule)
-    return _watched(cell, options or FlopsOptions(), folder)
+    if not sampler.adaptive and not cell.model.data_decide:
+        plans = cell.plans()
+        return replace(count_steps(cell.model, plans, rule), proof=prove_plans(model, plans, rule))
+    return _watched(cell, weights, options or FlopsOptions(), folder)
 
 
-def _watched(cell: BoundCell, options: FlopsOptions, folder: Path | None) -> FlopsResult:
+def _watched(cell: BoundCell, weights: Path | None, options: FlopsOptions, folder: Path | None) -> FlopsResult:
     """Make the cell's first ``options.samples`` samples, the ones that quality would see, and count them.
 
     Token maps of a few samples at a few timesteps are written to ``folder``/token_maps.npz, if it is given.
     """
-    routed = cell.model.selects_tokens
+    routed = cell.model.data_decide
     ledger = WorkLedger(keep_maps=routed)
     samples, labels = cell.generate(range(options.samples), ledger)
     calls = [list(entries) for _, entries in groupby(ledger.entries, key=lambda entry: entry.evaluation)]
     steps = [_step(entries, options.samples) for entries in calls]
     result = sum_up(cell.model, steps)
-    extra: dict[str, Any] = {"probe": {"samples": options.samples}}
-    if cell.model.patch_sizes:
-        extra["schedule"] = schedule_of(cell.model, steps, result)
+    extra: dict[str, Any] = {**result.extra, "probe": {"samples": options.samples}}
     if routed and folder is not None:
         path = folder / "token_maps.npz"
         write_npz(path, **_maps(ledger.entries, samples.cpu().numpy(), labels.cpu().numpy()))
         extra["token_maps"] = f"samples/{folder.name}/{path.name}"
-    return replace(result, extra=extra)
+    return replace(result, extra=extra, proof=prove_watched(eager(cell, weights)))
 
 
 def _step(entries: list[WorkEntry], images: int) -> Step:
-    """One evaluation: one call, or one for each branch where their patches differ."""
+    """One evaluation: one call, or one for each branch where their choices differ."""
     entry = entries[0]
     if entry.maps is None:
         plans = tuple(each.plan for each in entries for _ in range(each.rows // images))
         return Step(entry.plan, plans)
     kept = entry.maps.sum(2).T.numpy()  # (rows, layers); guided calls hold all conditional rows, then all others
     rows = entry.rows // images
-    return Step(entry.plan, (entry.plan,) * rows, kept.reshape(rows, images, -1).transpose(1, 0, 2))
+    kept = kept.reshape(rows, images, -1).transpose(1, 0, 2)
+    return Step(entry.plan, (entry.plan,) * rows, kept, entry.decided)
 
 
 def _maps(entries: list[WorkEntry], samples: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, NDArray[Any]]:

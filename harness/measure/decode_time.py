@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ditbench.harness.measure.allocations import held_at_once
 from ditbench.harness.measure.conditions import conditions_after, throttled, timing_conditions
-from ditbench.harness.measure.flops import CONVENTION, EXACT, count_module
+from ditbench.harness.measure.flops import EXACT
 from ditbench.harness.measure.latency import INPUTS, WHOLE, Series, interleave, warm_up
+from ditbench.harness.measure.operators import CONVENTION, count_module
 from ditbench.harness.measure.options import DecodeOptions, LatencyOptions
 from ditbench.harness.sample.picture_decoder import PictureDecoder, bind_decoder, windows
 from ditbench.harness.sample.shards import NotFiniteError

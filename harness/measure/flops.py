@@ -1,8 +1,6 @@
-"""FLOPs = fvcore on what runs: one count a distinct piece of work, summed over the plan and the kept tokens.
+"""FLOPs = fvcore on what runs: one count a distinct piece of work, summed over the plan and what the data decided.
 
-The unit is the multiply-accumulate (MAC), as fvcore counts and as this field prints under the name FLOPs; a
-floating-point operation count is twice that. Layer norms are counted as fvcore does (4 an element without affine
-parameters) and shown apart.
+The unit is the multiply-accumulate: see ``harness.measure.operators``.
 """
 
 from __future__ import annotations
@@ -10,77 +8,23 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 import torch
-from fvcore.nn import FlopCountAnalysis
 from numpy.typing import NDArray
 
+from ditbench.harness.measure.facets import facets_of
+from ditbench.harness.measure.operators import CONVENTION, count_module
 from ditbench.harness.stats.intervals import mean_interval
 from ditbench.harness.store.records import Quantity
 from ditbench.methods.diffusion.guidance import GuidanceRule
-from ditbench.methods.protocols import Denoiser, StepPlan, WorkEntry, WorkUnit
+from ditbench.methods.plans import StepPlan
+from ditbench.methods.protocols import Denoiser
+from ditbench.methods.work import Decided, WorkEntry, WorkUnit
 
-CONVENTION = "multiply-accumulates (MACs) as fvcore counts; one sequence; 2 FLOPs = 1 MAC"
 EXACT = "exact count"
-
-# Operators that move, index or make data, and elementwise arithmetic: no MACs by fvcore's convention.
-_FREE = frozenset(
-    """
-    abs add add_ addcmul arange cat chunk clamp clone constant_pad_nd contiguous copy_ cos detach div div_ dropout
-    embedding exp expand expand_as flatten floor_divide full full_like gather gelu gt index index_add index_add_
-    index_copy index_copy_ index_put_ index_select lerp log masked_fill mul mul_ narrow ne neg new_zeros nonzero
-    ones pad permute pow reciprocal relu repeat reshape rsqrt rsub scatter select sigmoid silu sin slice softmax
-    softplus split split_with_sizes sqrt squeeze stack sub tanh to transpose type_as unbind unflatten unsqueeze view
-    view_as where zeros zeros_like
-    """.split()  # noqa: SIM905 (a hundred quoted lines would hide the code)
-)
-
-_CLASSES = {
-    "linear": "linear",
-    "addmm": "linear",
-    "matmul": "matmul",
-    "bmm": "matmul",
-    "baddbmm": "matmul",
-    "einsum": "matmul",
-    "scaled_dot_product_attention": "attention",
-    "conv": "conv",
-    "layer_norm": "layer_norm",
-}
-
-
-class UncountedOperatorError(RuntimeError):
-    """An operator that is neither counted nor known to be free of MACs: a total without it would be wrong."""
-
-
-def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
-    """B·H·Nq·Nk·(Dq + Dv): the product of queries and keys, and of weights and values."""
-    from fvcore.nn.jit_handles import get_shape
-
-    query, key, value = (get_shape(tensor) for tensor in inputs[:3])
-    rows = 1
-    for size in query[:-2]:
-        rows *= size
-    return int(rows * query[-2] * key[-2] * (query[-1] + value[-1]))
-
-
-def count_module(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> Counter[str]:
-    """MACs of one call by operator class. Raises UncountedOperatorError."""
-    module.eval()
-    with torch.no_grad():
-        analysis = FlopCountAnalysis(module, inputs)
-        analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
-        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-        counted = analysis.by_operator()
-        unknown = {name for name in analysis.unsupported_ops() if name.removeprefix("aten::") not in _FREE}
-    if unknown:
-        raise UncountedOperatorError(f"{type(module).__name__} runs operators without a FLOPs rule: {sorted(unknown)}")
-    total: Counter[str] = Counter()
-    for name, macs in counted.items():
-        total[_CLASSES.get(name, name)] += int(macs)
-    return total
 
 
 class Macs(Counter[str]):
@@ -103,19 +47,19 @@ def sum_of(parts: Iterable[Macs]) -> Macs:
 
 
 class WorkCounter:
-    """Counts calls of one denoiser, each distinct (plan, tokens) once. Works on a model built on ``meta``."""
+    """Counts calls of one denoiser, each distinct (plan, decided counts) once. Works on a model built on ``meta``."""
 
     def __init__(self, model: Denoiser) -> None:
         self.model = model
         self._units: dict[str, Counter[str]] = {}
         self._calls: dict[tuple[StepPlan, int, tuple[int, ...] | None], Macs] = {}
 
-    def call(self, plan: StepPlan, rows: int = 1, tokens: tuple[int, ...] | None = None) -> Macs:
+    def call(self, plan: StepPlan, rows: int = 1, decided: tuple[int, ...] | None = None) -> Macs:
         """One call under ``plan`` with ``rows`` sequences, the planning of its step included."""
-        key = (plan.key, rows, tokens)
+        key = (plan.key, rows, decided)
         if key not in self._calls:
             total = Macs()
-            for unit in self.model.work(plan, rows, tokens):
+            for unit in self.model.work(plan, rows, decided):
                 for name, macs in self._unit(unit, rows).items():
                     total[name] += macs * unit.repeats
                     if unit.part:
@@ -123,33 +67,48 @@ class WorkCounter:
             self._calls[key] = total
         return self._calls[key]
 
+    def executed(self, plan: StepPlan, rows: int = 1, decided: tuple[int, ...] | None = None) -> Counter[str]:
+        """What runs in the call itself, by operator class: without the planning of its step."""
+        total: Counter[str] = Counter()
+        for unit in self.model.work(plan, rows, decided):
+            if unit.when == "call" and unit.repeats:
+                total.update({name: macs * unit.repeats for name, macs in self._unit(unit, rows).items()})
+        return total
+
     def ledger(self, entries: Sequence[WorkEntry]) -> Macs:
         """Everything that a ledger recorded."""
-        return sum_of(self.call(entry.plan, entry.rows, entry.tokens) for entry in entries)
+        return sum_of(self.call(entry.plan, entry.rows, counts_of(entry)) for entry in entries)
 
     def _unit(self, unit: WorkUnit, rows: int) -> Counter[str]:
         key = f"{unit.key}|rows={rows}"
         if key not in self._units:
             module = unit.module
             if any(parameter.is_meta for parameter in module.parameters()):
-                # fvcore cannot trace on meta; memory for one unit is enough, its values do not matter
+                # memory for one unit is enough, its values do not matter
                 module = copy.deepcopy(module).to_empty(device="cpu")
             self._units[key] = count_module(module, unit.inputs())
         return self._units[key]
+
+
+def counts_of(entry: WorkEntry) -> tuple[int, ...] | None:
+    """What the data decided in a call; None where nothing."""
+    return None if entry.decided is None else entry.decided.counts
 
 
 @dataclass(frozen=True)
 class Step:
     """One step of the sampling loop, as it was planned or as it ran.
 
-    plan   the step's; a guidance branch of other patches has its own in ``plans``
-    plans  one a sequence of an image: two where the step guides
-    kept   tokens that passed each layer's MLP, (images, sequences, layers); None where the plans say it all
+    plan     the step's; a guidance branch of other choices has its own in ``plans``
+    plans    one a sequence of an image: two where the step guides
+    kept     what the data decided a layer, (images, sequences, layers); None where the plans say it all
+    decided  what that is, and of how many
     """
 
     plan: StepPlan
     plans: tuple[StepPlan, ...]
     kept: NDArray[np.int64] | None = None
+    decided: Decided | None = None
 
     @staticmethod
     def planned(plan: StepPlan, guides: bool) -> Step:
@@ -160,7 +119,9 @@ class Step:
 class FlopsResult:
     """gmacs_step: one forward of one sequence, mean over steps. gmacs_image: all forwards of one image, for each
     image that was looked at (one, where the plan decides alone). parts: overheads within gmacs_step. positions:
-    how many of params are the fixed table of positions, which papers leave out."""
+    how many of params are the fixed table of positions, which papers leave out.
+    routers_open: no weights were there to decide, and all counts as on. proof: what was traced to see that the
+    declared pieces are what runs."""
 
     params: int
     gmacs_step: float
@@ -168,9 +129,11 @@ class FlopsResult:
     by_operator: Mapping[str, float]
     parts: Mapping[str, float]
     profile: tuple[dict[str, float], ...]
-    activity: Mapping[str, Any] | None
+    facets: Mapping[str, Any] | None
     distinct_plans: int
     positions: int = 0
+    routers_open: bool = False
+    proof: Mapping[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -194,34 +157,31 @@ class FlopsResult:
             "by_operator": dict(self.by_operator),
             "parts": dict(self.parts),
             "profile": list(self.profile),
-            "activity": self.activity,
+            "facets": self.facets,
             "distinct_plans": self.distinct_plans,
             "positions": self.positions,
+            "proof": dict(self.proof),
             **self.extra,
         }
 
 
 def count_steps(model: Denoiser, plans: Sequence[StepPlan], rule: GuidanceRule) -> FlopsResult:
     """Count a whole sampling loop of ``model`` (real or on meta) by the plans of its evaluations, in order."""
-    steps = [Step.planned(plan, rule.guides(plan.timestep)) for plan in plans]
-    result = sum_up(model, steps)
-    return replace(result, extra={"schedule": schedule_of(model, steps, result)}) if model.patch_sizes else result
+    return sum_up(model, [Step.planned(plan, rule.guides(plan.timestep)) for plan in plans])
 
 
-def schedule_of(model: Denoiser, steps: Sequence[Step], result: FlopsResult) -> dict[str, Any]:
-    """Patch sizes by step (``guide`` None: as the conditional branch), and compute as a share of the same loop at the
-    pre-trained size: as counted, and by other conventions."""
-    counter, full = WorkCounter(model), model.patch_sizes[0]
-    whole = sum(counter.call(replace(plan, patch=full)).total() for step in steps for plan in step.plans)
-    guide = [step.plans[-1].patch for step in steps]
-    patch = [step.plan.patch for step in steps]
+def compute_of(model: Denoiser, steps: Sequence[Step], gmacs_image: float) -> dict[str, Any] | None:
+    """The loop's compute as a share of the same loop with the fullest choice throughout: as counted, and by other
+    conventions; None for a model that has one way to compute."""
+    if not (named := model.alternatives(steps[0].plan)):
+        return None
+    counter, name = WorkCounter(model), next(iter(named))
+    fullest = [model.alternatives(plan)[name] for step in steps for plan in step.plans]
+    whole = sum(counter.call(plan).total() for plan in fullest)
     return {
-        "timesteps": [step.plan.timestep for step in steps],
-        "patch": patch,
-        "guide": guide if guide != patch else None,
-        "sizes": list(model.patch_sizes),
-        "fraction": result.gmacs_image / whole * 1e9,
-        "fractions": model.compute_shares([plan for step in steps for plan in step.plans]),
+        "of": f"{name} throughout",
+        "share": gmacs_image / whole * 1e9,
+        "by_convention": model.compute_shares([plan for step in steps for plan in step.plans]),
     }
 
 
@@ -250,6 +210,7 @@ def sum_up(model: Denoiser, steps: Sequence[Step]) -> FlopsResult:
             {"step": number, "timestep": step.plan.timestep, "gmacs": float(spent.mean()), "rows": len(step.plans)}
         )
     named = list(cast(torch.nn.Module, model).named_parameters())
+    compute = compute_of(model, steps, float(images.mean()))
     return FlopsResult(
         params=sum(p.numel() for _, p in named),
         gmacs_step=forward.total() / len(steps) / 1e9,
@@ -257,28 +218,16 @@ def sum_up(model: Denoiser, steps: Sequence[Step]) -> FlopsResult:
         by_operator={name: macs / len(steps) / 1e9 for name, macs in sorted(forward.items())},
         parts={name: macs / len(steps) / 1e9 for name, macs in sorted(forward.parts.items())},
         profile=tuple(profile),
-        activity=_activity(model, steps),
+        facets=facets_of([(step.plan, _mean_kept(step)) for step in steps]),
         distinct_plans=len({step.plan.key for step in steps}),
         positions=sum(p.numel() for name, p in named if name == "pos_embed"),
+        extra={} if compute is None else {"compute": compute},
     )
 
 
-def _activity(model: Denoiser, steps: Sequence[Step]) -> dict[str, Any] | None:
-    """Active shares 0..1 by step and layer of heads, groups and tokens; None where nothing is dynamic."""
-
-    def shares(layers: tuple[tuple[int, ...], ...] | None) -> list[float] | None:
-        return None if layers is None else [round(len(layer) / model.num_heads, 6) for layer in layers]
-
-    def tokens(step: Step) -> list[float] | None:
-        counts = step.plan.tokens if step.kept is None else step.kept.mean((0, 1)).tolist()
-        return None if counts is None else [round(count / model.tokens, 6) for count in counts]
-
-    found: dict[str, list[list[float] | None]] = {
-        "heads": [shares(step.plan.heads) for step in steps],
-        "groups": [shares(step.plan.groups) for step in steps],
-        "tokens": [tokens(step) for step in steps],
-    }
-    dynamic = {name: None if None in values else values for name, values in found.items()}
-    if all(values is None for values in dynamic.values()):
+def _mean_kept(step: Step) -> tuple[str, tuple[float, ...], str] | None:
+    """Name of what the data decided, its mean shares by layer, and what it is."""
+    if step.kept is None or step.decided is None:
         return None
-    return {"timesteps": [step.plan.timestep for step in steps], **dynamic}
+    shares = (step.kept.mean((0, 1)) / step.decided.whole).tolist()
+    return step.decided.name, tuple(shares), step.decided.about

@@ -23,7 +23,7 @@ from ditbench.harness.sample.seeds import SampleStreams
 from ditbench.harness.sample.shards import NotFiniteError
 from ditbench.harness.stats.intervals import TimingSummary, summary
 from ditbench.methods.diffusion.guidance import GuidedDenoiser
-from ditbench.methods.protocols import StepPlan
+from ditbench.methods.plans import StepPlan
 
 INPUTS = 4
 MAX_STEPS_A_CYCLE = 16
@@ -94,9 +94,9 @@ def step_call(cell: BoundCell, batch: int) -> tuple[Call, Weights]:
     cell.tune(batch)
     streams = cell.streams(range(batch))
     denoiser = GuidedDenoiser(
-        cell.model, streams.labels, cell.plans(batch), cell.rule, tuned=True, execute=cell.execution
+        cell.model, streams.conditions, cell.plans(batch), cell.rule, tuned=True, execute=cell.execution
     )
-    count, routed = len(denoiser.plans), cell.model.selects_tokens
+    count, routed = len(denoiser.plans), cell.model.data_decide
     kinds: dict[tuple[StepPlan, bool], list[int]] = {}
     for step, plan in enumerate(denoiser.plans):
         guides = cell.rule.guides(plan.timestep)
@@ -146,7 +146,7 @@ def sample_call(cell: BoundCell, batch: int) -> Call:
 
     def call(index: int) -> Tensor:
         cell.model.forget()
-        denoiser = cell.denoiser(streams.labels, tuned=True)
+        denoiser = cell.denoiser(streams.conditions, tuned=True)
         return cell.loop(denoiser, noises[index % INPUTS], lambda: noises[next(drawn) % INPUTS])
 
     return call
@@ -241,7 +241,7 @@ def _trajectory(cell: BoundCell, streams: SampleStreams, steps: list[int]) -> li
     def see(x: Tensor, step: int) -> None:
         seen[step] = x
 
-    cell.loop(cell.denoiser(streams.labels, tuned=True), streams.noise(), streams.noise, see)
+    cell.loop(cell.denoiser(streams.conditions, tuned=True), streams.noise(), streams.noise, see)
     return [seen[step] for step in steps]
 
 

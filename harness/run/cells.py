@@ -76,7 +76,8 @@ class LazyCell:
 
         spec, other = self._job.spec, self._job.baseline
         assert other is not None, "asked for only where the suite names one"
-        same = ("method", "config", "weights_sha256", "device", "dtype", "mode", "attention", "seed")
+        same = ("method", "config", "weights_sha256", "device", "dtype", "mode", "attention", "seed", "modifiers")
         if all(getattr(spec, name) == getattr(other, name) for name in same):
-            return BoundCell(other, self.get().model, *bind_sampler(other, self.get().model))
+            model = self.get().model
+            return BoundCell(other, model, *bind_sampler(other, model))
         return bind(other, self._job.baseline_weights)

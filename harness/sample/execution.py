@@ -5,7 +5,7 @@ Settings hold for the cell's own calls and are put back after each: a baseline i
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 
@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ditbench.harness.sample.graphs import CudaRecorder, Graphs, NoKernelError, Recorder, Run
 from ditbench.harness.store.records import CellSpec
-from ditbench.methods.protocols import Denoiser, StepPlan
+from ditbench.methods.protocols import Denoiser
 
 KERNELS = {
     "math": SDPBackend.MATH,
@@ -75,8 +75,8 @@ class Execution:
 
     def _refusal(self) -> str:
         spec, model = self._spec, self._model
-        width = getattr(getattr(model, "config", None), "hidden_size", None)
-        size = "" if width is None else f" and heads of {width // model.num_heads} channels"
+        head = getattr(model, "head_size", None)
+        size = "" if head is None else f" and heads of {head} channels"
         where = "this CPU" if spec.device == "cpu" else torch.cuda.get_device_name()
         return (
             f"{spec.attention} attention cannot run {spec.dtype}{size} on {where}, or masked sequences: take attention "
@@ -103,22 +103,3 @@ def tf32(on: bool) -> Iterator[None]:
     finally:
         torch._C._set_cublas_allow_tf32(products)
         torch._C._set_cudnn_allow_tf32(convolutions)
-
-
-def graph_problem(spec: CellSpec, model: Denoiser, plans: Sequence[StepPlan]) -> tuple[str, str] | None:
-    """Why a cell's calls cannot be captured: the field of the suite and a message, or None.
-
-    ``model`` may be on the meta device; ``plans``: of its sampling loop.
-    """
-    if model.selects_tokens or model.routers:
-        return "mode", (
-            f"a graph has fixed shapes, and {spec.method} gathers tokens by what it finds in the data, also where the "
-            "activity is imposed: take mode eager or compiled, or a model without token selection (config.sdt: false)"
-        )
-    chooses = getattr(getattr(model, "config", None), "layout", "") == "auto"
-    if chooses and any(plan.guide is not None for plan in plans):
-        return "config.schedule", (
-            f"{spec.method} would choose by eager timings how branches of unequal length run, which says nothing about "
-            "graphs: give config.layout"
-        )
-    return None

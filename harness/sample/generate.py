@@ -14,15 +14,21 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ditbench import methods
-from ditbench.harness.sample.execution import Execution, graph_problem
+from ditbench.harness.errors import field_of
+from ditbench.harness.sample.execution import Execution
 from ditbench.harness.sample.seeds import SampleStreams
 from ditbench.harness.store.records import CellSpec
-from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser
+from ditbench.methods.conditions import LABEL, Conditions
+from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser, loop_plans
 from ditbench.methods.diffusion.sampler import Noise, Sampler, SamplerOptions
+from ditbench.methods.entries import UnknownNameError
 from ditbench.methods.errors import CheckpointError, ConfigError
-from ditbench.methods.protocols import Denoiser, StepPlan, WorkLedger
-from ditbench.methods.registry import samplers
+from ditbench.methods.modifiers import modified
+from ditbench.methods.plans import StepPlan
+from ditbench.methods.protocols import Denoiser
+from ditbench.methods.registry import facts_of, samplers
 from ditbench.methods.weights import randomise
+from ditbench.methods.work import WorkLedger
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _DRAWING_INITS = ("uniform_", "normal_", "kaiming_uniform_", "xavier_uniform_")
@@ -43,17 +49,14 @@ class BoundCell:
         """What its calls run in. A copy of the cell for another seed has its own."""
         return Execution(self.spec, self.model)
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return (self.model.in_channels, self.model.input_size, self.model.input_size)
-
     def streams(self, indices: range) -> SampleStreams:
-        return SampleStreams(self.spec.seed, indices, self.shape, self.model.num_classes, self.spec.device)
+        return SampleStreams(self.spec.seed, indices, self.model.facts, self.spec.device)
 
-    def denoiser(self, labels: Tensor, ledger: WorkLedger | None = None, tuned: bool = False) -> GuidedDenoiser:
-        """``tuned``: run as ``tune`` found fastest. Not for samples that are scored."""
+    def denoiser(self, conditions: Conditions, ledger: WorkLedger | None = None, tuned: bool = False) -> GuidedDenoiser:
+        """Of one loop, with a memory of its own. ``tuned``: run as ``tune`` found fastest; not for scored samples."""
         execute = self.execution if ledger is None else self.execution.watched
-        return GuidedDenoiser(self.model, labels, self.sampler.plans(self.model), self.rule, ledger, tuned, execute)
+        plans = loop_plans(self.model, self.sampler, self.rule)
+        return GuidedDenoiser(self.model, conditions, plans, self.rule, ledger, tuned, execute)
 
     def times(self, images: int = 1) -> tuple[float, ...]:
         """Time of every evaluation of a loop. An adaptive solver makes the first ``images`` images to find them."""
@@ -61,14 +64,15 @@ class BoundCell:
             return self.sampler.timesteps
         if images not in self._found:
             streams = self.streams(range(images))
-            guided = self.denoiser(streams.labels)
+            guided = self.denoiser(streams.conditions)
             self.loop(guided, streams.noise(), streams.noise)
             self._found[images] = tuple(plan.timestep for plan in guided.plans)
         return self._found[images]
 
     def plans(self, images: int = 1) -> list[StepPlan]:
         """The plan of every evaluation of a loop; see ``times``."""
-        return self.sampler.plans(self.model) or [self.model.plan_at(t) for t in self.times(images)]
+        plans = loop_plans(self.model, self.sampler, self.rule)
+        return plans or [self.model.plan_at(t) for t in self.times(images)]
 
     def tune(self, images: int) -> dict[str, dict[str, float]]:
         """Let the model choose by measurement how it runs ``images`` images: what it found, in milliseconds."""
@@ -77,14 +81,19 @@ class BoundCell:
             return self.model.tune(plans, images, self.rule.weak == "conditional")
 
     def generate(self, indices: range, ledger: WorkLedger | None = None) -> tuple[Tensor, Tensor]:
-        """Samples (n, C, H, W) float32 on the cell's device and labels (n,). The state is kept in float32."""
+        """Samples (n, C, …) float32 on the cell's device and labels (n,), zeros where a sample has none.
+
+        The state is kept in float32.
+        """
         streams = self.streams(indices)
-        return self.loop(self.denoiser(streams.labels, ledger), streams.noise(), streams.noise), streams.labels
+        samples = self.loop(self.denoiser(streams.conditions, ledger), streams.noise(), streams.noise)
+        has = LABEL in streams.conditions
+        return samples, streams.conditions[LABEL] if has else torch.zeros(len(indices), dtype=torch.long)
 
     def loop(
         self, guided: GuidedDenoiser, z: Tensor, noise: Noise, see: Callable[[Tensor, int], None] | None = None
     ) -> Tensor:
-        """From z to samples (n, C, H, W) float32; ``see`` gets the denoiser's input and the evaluation's number."""
+        """From z to samples (n, C, …) float32; ``see`` gets the denoiser's input and the evaluation's number."""
         dtype = DTYPES[self.spec.dtype]
 
         def denoise(x: Tensor, step: int, t: float | None = None) -> Tensor:
@@ -130,22 +139,25 @@ def checkpoint_problem(spec: CellSpec, path: Path | None) -> Problem | None:
     if spec.device == "cuda" and not torch.cuda.is_available():
         return Problem("device", "this machine's torch sees no GPU (--device cpu runs the suite on the CPU)")
     try:
-        with torch.device("meta"):
-            model = methods.build(spec.method, **spec.config)
+        bare = meta_model(spec)
     except (ConfigError, TypeError) as error:
-        return Problem("config.schedule" if str(error).startswith("schedule") else "config", f"{spec.method}: {error}")
+        return Problem(field_of(str(error), spec.config), f"{spec.method}: {error}")
     try:
-        bind_sampler(spec, cast(Denoiser, model))
+        model = modified(bare, spec.modifiers)
+    except (ConfigError, UnknownNameError) as error:
+        return Problem("modifiers", f"{spec.method}: {error}")
+    try:
+        sampler, rule = bind_sampler(spec, model)
     except ConfigError as error:
         return Problem("sampler", str(error))
-    if (found := _schedule_problem(spec, cast(Denoiser, model))) is not None:
-        return found
-    if spec.mode == "graph":
-        refused = graph_problem(spec, cast(Denoiser, model), _plans(spec, cast(Denoiser, model)))
-        if refused is not None:
-            return Problem(*refused)
     try:
-        problem = None if path is None else checkpoint_mismatch(model, path)
+        found = _loop_problem(spec, model, sampler, rule)
+    except ConfigError as error:
+        return Problem(field_of(str(error), spec.config), f"{spec.method}: {error}")
+    if found is not None:
+        return found
+    try:
+        problem = None if path is None else checkpoint_mismatch(cast(torch.nn.Module, bare), path)
     except CheckpointError as error:
         return Problem("weights", str(error))
     return Problem("weights", f"{path} does not fit {spec.method}: {problem}") if problem else None
@@ -153,34 +165,34 @@ def checkpoint_problem(spec: CellSpec, path: Path | None) -> Problem | None:
 
 def latent_channels(spec: CellSpec) -> int:
     """Channels of the cell's samples."""
+    return facts_of(spec.method, spec.config).space.channels
+
+
+def meta_model(spec: CellSpec) -> Denoiser:
+    """The cell's model without memory or modifiers. Raises ConfigError, TypeError, UnknownNameError."""
     with torch.device("meta"):
-        return int(cast(Denoiser, methods.build(spec.method, **spec.config)).in_channels)
+        model = cast(Denoiser, methods.build(spec.method, **spec.config))
+    if not isinstance(model, Denoiser):
+        raise ConfigError(f"{type(model).__name__} is not a denoiser: inherit ditbench.methods.protocols.StaticWork")
+    planned = facts_of(spec.method, spec.config)
+    if model.facts != planned:
+        raise ConfigError(f"its entry says {planned}, and the model that it builds says {model.facts}")
+    return model
 
 
-def _schedule_problem(spec: CellSpec, model: Denoiser) -> Problem | None:
-    """Whether patch sizes can be scheduled over the cell's steps as it says, and compared as it asks."""
-    if "agreement" in spec.measure and len(model.patch_sizes) < 2:
-        return Problem("measure", f"agreement compares patch sizes, and {spec.method} has one")
-    if spec.config.get("schedule") is None:
-        return None
-    _, rule = bind_sampler(spec, model)
-    try:
-        plans = _plans(spec, model)
-    except ConfigError as error:
-        return Problem("config.schedule", f"{spec.method}: {error}")
-    if any(plan.guide is not None for plan in plans) and not any(rule.guides(plan.timestep) for plan in plans):
-        return Problem(
-            "config.schedule",
-            f"{spec.method}: the schedule has a guidance branch and the sampling is not guided: give a guidance scale "
-            "other than 1, or one schedule for both ('130/130')",
-        )
-    return None
-
-
-def _plans(spec: CellSpec, model: Denoiser) -> list[StepPlan]:
-    """Of the cell's loop; of both ends of its time where a solver finds its own steps."""
-    sampler, _ = bind_sampler(spec, model)
-    return sampler.plans(model) or [model.plan_at(model.process.noisiest), model.plan_at(model.process.cleanest)]
+def _loop_problem(spec: CellSpec, model: Denoiser, sampler: Sampler, rule: GuidanceRule) -> Problem | None:
+    """Whether the method can run over the cell's steps as it says, and be compared as it asks. Raises ConfigError."""
+    plans = loop_plans(model, sampler, rule)
+    # both ends of the model's time, where a solver finds its own steps
+    plans = plans or [model.plan_at(model.process.noisiest), model.plan_at(model.process.cleanest)]
+    if "agreement" in spec.measure and len(model.alternatives(plans[0])) < 2:
+        return Problem("measure", f"agreement compares a method's ways of computing a step, and {spec.method} has one")
+    if rule.scale != 1.0 and not model.facts.guidable:
+        return Problem("guidance", f"{spec.method} has no condition that can be left out: give guidance 1")
+    found = model.loop_problem(plans, [rule.guides(plan.timestep) for plan in plans])
+    if found is None and spec.mode == "graph":
+        found = model.graph_problem(plans)
+    return None if found is None else Problem(found[0], f"{spec.method}: {found[1]}")
 
 
 class _NoDraws(TorchFunctionMode):
@@ -205,5 +217,5 @@ def bind(spec: CellSpec, weights: Path | None) -> BoundCell:
     model = model.to(spec.device, DTYPES[spec.dtype])
     if spec.mode == "compiled":
         model.compile()
-    sampler, rule = bind_sampler(spec, cast(Denoiser, model))
-    return BoundCell(spec, cast(Denoiser, model), sampler, rule)
+    around = modified(cast(Denoiser, model), spec.modifiers)
+    return BoundCell(spec, around, *bind_sampler(spec, around))

@@ -88,7 +88,7 @@ class Graphs:
     def __call__(self, key: Hashable, run: Run, tensors: tuple[Tensor, ...]) -> Tensor:
         """``run(*tensors)``, replayed. The answer is the caller's own: no later call overwrites it.
 
-        ``key``: equal for equal work. ``tensors``: x, times, and labels, which nobody writes to.
+        ``key``: equal for equal work. ``tensors``: x, times, and those of conditions, which nobody writes to.
         Raises CaptureError.
         """
         whole = (key, tuple((tensor.shape, tensor.dtype) for tensor in tensors))

@@ -1,4 +1,4 @@
-"""A sample is its index: noise, label and every stochastic step of sample i come from a stream keyed (seed, i).
+"""A sample is its index: noise, condition and every stochastic step of sample i come from a stream keyed (seed, i).
 
 The streams are Philox (Salmon et al. 2011): two 64-bit keys give 2^128 independent streams. torch's CPU generator is
 not used, because it keeps only the low 32 bits of its seed, so that hashed seeds of 50,000 samples would collide.
@@ -13,25 +13,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ditbench.methods.conditions import Conditions, drawn
+from ditbench.methods.facts import Facts
+
 
 class SampleStreams:
-    """The random streams of one batch of sample indices. Draws advance every stream by one item of ``shape``.
+    """The random streams of one batch of sample indices. Draws advance every stream by one item of the space.
 
-    The order of draws is part of a sample's definition: first the label, then the initial noise, then the steps.
+    The order of draws is part of a sample's definition: first the condition, then the initial noise, then the steps.
     """
 
     def __init__(
         self,
         seed: int,
         indices: Sequence[int],
-        shape: tuple[int, ...],
-        num_classes: int,
+        facts: Facts,
         device: torch.device | str,
     ) -> None:
         self._streams = [np.random.Generator(np.random.Philox(key=[seed, index])) for index in indices]
-        self._shape, self._device = shape, device
-        labels = [int(stream.integers(num_classes)) for stream in self._streams]
-        self.labels: Tensor = torch.tensor(labels, dtype=torch.long, device=device)
+        self._shape, self._device = facts.space.shape, device
+        self.conditions: Conditions = drawn(facts, self._streams, device)
 
     def noise(self) -> Tensor:
         """Standard normal (B, *shape), float32."""

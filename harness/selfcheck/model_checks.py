@@ -119,7 +119,7 @@ def _kept(stored: Vector, vector: Vector) -> Outcome:
 def _predicted(stored: Vector, vector: Vector) -> tuple[Tensor, list[list[int]]]:
     """Output (3, 2, 8, 8) for x = 1.5 sin(0.7 b + 1.3 i + 2.1 j), and by call the kept tokens a layer, if selected."""
     from ditbench import methods
-    from ditbench.methods.protocols import WorkLedger
+    from ditbench.methods.work import WorkLedger
     from ditbench.methods.zoo import checkpoint
 
     model = methods.load_weights(methods.build(vector["method"]), checkpoint(vector["weights"]))
@@ -129,7 +129,7 @@ def _predicted(stored: Vector, vector: Vector) -> tuple[Tensor, list[list[int]]]
     x, t, y = (1.5 * torch.sin(phase)).float(), torch.tensor(stored["t"]), torch.tensor(stored["y"])
     with torch.inference_mode():
         out: Tensor = model(x, t, y, ledger=ledger, **vector["options"])
-    return out, [list(entry.tokens) for entry in ledger.entries if entry.tokens is not None]
+    return out, [list(entry.decided.counts) for entry in ledger.entries if entry.decided is not None]
 
 
 def _words(vector: Vector) -> Outcome:
@@ -143,7 +143,13 @@ def _words(vector: Vector) -> Outcome:
 
 def _stream(vector: Vector) -> Outcome:
     from ditbench.harness.sample.seeds import SampleStreams
+    from ditbench.methods.facts import ClassLabels, Facts
+    from ditbench.methods.space import Space
 
-    drawn = SampleStreams(vector["seed"], [vector["index"]], (2, 2), vector["classes"], "cpu")
-    measured = {"label": int(drawn.labels[0]), "noise": [drawn.noise().flatten().tolist() for _ in range(2)]}
+    facts = Facts(Space(1, (2, 2)), conditions=(ClassLabels(vector["classes"]),))
+    drawn = SampleStreams(vector["seed"], [vector["index"]], facts, "cpu")
+    measured = {
+        "label": int(drawn.conditions["label"][0]),
+        "noise": [drawn.noise().flatten().tolist() for _ in range(2)],
+    }
     return exactly(measured, vector["expected"])

@@ -45,6 +45,7 @@ def work(spec: CellSpec) -> Payload:
         "spacing": spec.sampler_options.get("spacing", "even"),
         "steps": spec.steps,
         "guidance": _guidance(spec, of_value=False),
+        **({"modifiers": list(spec.modifiers)} if spec.modifiers else {}),
         **{name: spec.sampler_options[name] for name in _FLOW_OPTIONS if name in spec.sampler_options},
     }
 

@@ -73,6 +73,7 @@ class CellSpec(Frozen):
         default="", description="what distinguishes cells of one method besides sampler/steps/guidance"
     )
     config: dict[str, Any] = Field(default_factory=dict, description="overrides of the method's config")
+    modifiers: tuple[dict[str, Any], ...] = Field(default=(), description="what is put around it, innermost first")
     weights: str | None = Field(default=None, description="'zoo:NAME', a path, or null for random weights")
     weights_sha256: str | None = None
     sampler: str

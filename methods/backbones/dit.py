@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +25,15 @@ from ditbench.methods.backbones.layers import (
     per_token,
     sincos_2d,
 )
+from ditbench.methods.call import PLAIN, Call
+from ditbench.methods.conditions import LABEL, Conditions
 from ditbench.methods.config import make_config
 from ditbench.methods.diffusion.process import Process, process_of
 from ditbench.methods.facts import Facts
 from ditbench.methods.lora.adapted import ALL, Adapted, BlockWork
-from ditbench.methods.protocols import StaticWork, StepPlan, WorkLedger, WorkUnit
+from ditbench.methods.plans import StepPlan
+from ditbench.methods.protocols import StaticWork
+from ditbench.methods.work import WorkLedger, WorkUnit
 
 
 class DiTBlock(nn.Module):
@@ -43,14 +48,36 @@ class DiTBlock(nn.Module):
         self.mlp = Mlp(width, int(width * config.mlp_ratio))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
-    def forward(self, x: Tensor, c: Tensor, packing: Packing | None = None) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor, call: Call = PLAIN, packing: Packing | None = None) -> Tensor:
         """``packing``: the rows of x hold several sequences; c has a row for each of its conditions."""
         vectors, mask = self.adaLN_modulation(c), None
         if packing is not None:
             vectors, mask = vectors[packing.condition], packing.mask
         shift1, scale1, gate1, shift2, scale2, gate2 = vectors.chunk(6, dim=-1)
-        x = torch.addcmul(x, per_token(gate1), self.attn(modulate(self.norm1(x), shift1, scale1), mask))
-        return torch.addcmul(x, per_token(gate2), self.mlp(modulate(self.norm2(x), shift2, scale2)))
+        mixed = call.unit("attention", x, lambda x: self.attend(x, shift1, scale1, mask))
+        x = torch.addcmul(x, per_token(gate1), mixed)
+        return torch.addcmul(x, per_token(gate2), call.unit("mlp", x, lambda x: self.feed_forward(x, shift2, scale2)))
+
+    def attend(self, x: Tensor, shift: Tensor, scale: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The unit 'attention' before its gate: (B, N, C)."""
+        mixed: Tensor = self.attn(modulate(self.norm1(x), shift, scale), mask)
+        return mixed
+
+    def feed_forward(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """The unit 'mlp' before its gate: (B, N, C)."""
+        out: Tensor = self.mlp(modulate(self.norm2(x), shift, scale))
+        return out
+
+
+class UnitWork(nn.Module):
+    """One unit of a block with its gate, for counting: x (B, N, C) and shift, scale, gate (B, C)."""
+
+    def __init__(self, block: DiTBlock, method: str) -> None:
+        super().__init__()
+        self.block, self.method = block, method
+
+    def forward(self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
+        return torch.addcmul(x, per_token(gate), getattr(self.block, self.method)(x, shift, scale))
 
 
 class FinalLayer(nn.Module):
@@ -132,6 +159,11 @@ class DiT(Adapted, StaticWork, nn.Module):
         return self.config.num_heads
 
     @property
+    def head_size(self) -> int:
+        """Channels of an attention head."""
+        return self.config.hidden_size // self.config.num_heads
+
+    @property
     def tokens(self) -> int:
         return self.config.tokens
 
@@ -166,15 +198,32 @@ class DiT(Adapted, StaticWork, nn.Module):
         *,
         plan: StepPlan | None = None,
         ledger: WorkLedger | None = None,
+        call: Call | None = None,
     ) -> Tensor:
+        """``plan`` and ``ledger`` are those of ``call``, for callers that have nothing else to say."""
+        call = call or Call(plan, ledger)
         tokens, c = self.embed(x, t, y)
-        self.adapt(t, plan)
-        for block in self.blocks:
-            tokens = block(tokens, c)
-        self.rest()
-        if ledger is not None:
-            ledger.record(plan or StepPlan(-1.0), rows=x.shape[0])
+        tokens = self.through(tokens, c, t, call)
+        if call.ledger is not None:
+            call.ledger.record(call.plan or StepPlan(-1.0), rows=x.shape[0])
         return self.head(tokens, c)
+
+    def predict(self, x: Tensor, t: Tensor, conditions: Conditions, call: Call) -> Tensor:
+        out: Tensor = self(x, t, conditions[LABEL], call=call)
+        return out
+
+    @property
+    def has_units(self) -> bool:
+        return True
+
+    def through(
+        self, tokens: Tensor, c: Tensor, t: Tensor, call: Call, update: str | None = ALL, packing: Packing | None = None
+    ) -> Tensor:
+        """All blocks, with the adapters' ``update`` at work in them: (B, N, C) -> (B, N, C)."""
+        self.adapt(t, call.plan, update)
+        tokens = call.through([partial(block, c=c, call=call, packing=packing) for block in self.blocks], tokens)
+        self.rest()
+        return tokens
 
     def plan(self, timesteps: Sequence[float], *, stages: int = 1) -> list[StepPlan]:
         return [self.at_its_time(StepPlan(float(t))) for t in timesteps]
@@ -202,7 +251,7 @@ class DiT(Adapted, StaticWork, nn.Module):
         image = tokens.view(-1, grid, grid, p, p, channels).permute(0, 5, 1, 3, 2, 4)
         return image.reshape(-1, channels, grid * p, grid * p)[:, : self.out_channels]
 
-    def work(self, plan: StepPlan, rows: int = 1, tokens: tuple[int, ...] | None = None) -> list[WorkUnit]:
+    def work(self, plan: StepPlan, rows: int = 1, decided: tuple[int, ...] | None = None) -> list[WorkUnit]:
         return [*self.work_around_blocks(rows), *self.work_of_blocks(rows, self.config.tokens, plan, ALL)]
 
     def work_of_blocks(self, rows: int, length: int, plan: StepPlan, update: str | None) -> list[WorkUnit]:
@@ -212,15 +261,23 @@ class DiT(Adapted, StaticWork, nn.Module):
         units = []
         if mixed:  # the embedding is made apart for the experts' routers
             units.append(WorkUnit("time-embed", 1, self.t_embedder, lambda: (torch.zeros(rows, dtype=torch.long),)))
-        units.append(
-            WorkUnit(
-                f"block tokens={length}" + (" with an update beside" if beside else ""),
-                self.config.depth,
-                BlockWork(self.blocks[0], self.switch, update if beside else None, mixed),
-                lambda: (self.random(rows, length, width), *(self.random(rows, width) for _ in range(1 + mixed))),
-            )
-        )
-        return units
+        layers, block = tuple(range(self.config.depth)), cast(DiTBlock, self.blocks[0])
+        how = f" tokens={length}" + (" with an update beside" if beside else "")
+
+        def unit(name: str, module: nn.Module, vectors: int) -> WorkUnit:
+            def inputs() -> tuple[Tensor, ...]:
+                first = self.random(rows, length, width) if vectors else self.random(rows, width)
+                return (first, *(self.random(rows, width) for _ in range(vectors + mixed)))
+
+            whole = BlockWork(module, self.switch, update if beside else None, mixed)
+            return WorkUnit(f"{name}{how}", self.config.depth, whole, inputs, unit=name, layers=layers)
+
+        return [
+            *units,
+            unit("modulation", block.adaLN_modulation, 0),
+            unit("attention", UnitWork(block, "attend"), 3),
+            unit("mlp", UnitWork(block, "feed_forward"), 3),
+        ]
 
     def work_around_blocks(self, rows: int) -> list[WorkUnit]:
         """Embeddings and final layer of one call with ``rows`` sequences."""

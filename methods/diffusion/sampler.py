@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ditbench.methods.diffusion.process import Process
 from ditbench.methods.diffusion.schedules import NoiseSchedule, Spacing, noise_schedule
-from ditbench.methods.protocols import Denoiser, StepPlan
+from ditbench.methods.plans import StepPlan
+from ditbench.methods.protocols import Denoiser
 
 
 class Denoise(Protocol):

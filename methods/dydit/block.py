@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ditbench.methods.backbones.dit import DiTBlock
 from ditbench.methods.backbones.layers import gelu, mix_heads, modulate
+from ditbench.methods.call import Call
 from ditbench.methods.dydit.config import DyDiTConfig
 from ditbench.methods.dydit.routers import TokenRouter, WidthRouter, hard_sigmoid_sample
-from ditbench.methods.dydit.tokens import apply_to_tokens
+from ditbench.methods.dydit.tokens import Imposed, apply_to_tokens, chosen_tokens, spread_tokens
 from ditbench.methods.dydit.width import AttentionSlice, MlpSlice
 
 
@@ -54,28 +55,36 @@ class DynamicBlock(DiTBlock):
         c: Tensor,
         attention: AttentionSlice,
         mlp: MlpSlice,
-        imposed: Tensor | None = None,
+        call: Call,
+        imposed: Imposed | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """x (B, N, C), c (B, C) -> x after the block, and which tokens (B, N) passed the MLP (None: all).
 
-        ``imposed`` (B, N) bool replaces the token router's verdict, not its evaluation.
+        ``imposed`` replaces the token router's verdict, not its evaluation.
         """
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=1)
-        x = self.attend(x, shift1, scale1, gate1, attention)
+        mixed = call.unit("attention", x, lambda x: self.attend_by(x, shift1, scale1, attention))
+        x = torch.addcmul(x, gate1.unsqueeze(1), mixed)
         if not self.routes_tokens:
-            return self.feed_forward(x, shift2, scale2, gate2, mlp), None
+            out = call.unit("mlp", x, lambda x: self.feed_forward_by(x, shift2, scale2, mlp))
+            return torch.addcmul(x, gate2.unsqueeze(1), out), None
         kept = self.token_selection(x) > 0
         if imposed is not None:
-            kept = torch.where(kept, imposed, imposed)  # needs the verdict, so that a tracer keeps the router too
-        return apply_to_tokens(self.norm2, mlp, x, kept, shift2, scale2, gate2), kept
+            # needs the verdict, so that a tracer keeps the router too
+            kept = torch.where(kept, imposed.mask, imposed.mask)
+        index = chosen_tokens(kept, imposed)
+        if call.wrappers:  # a wrapper takes and gives whole streams
+            out = call.unit("mlp", x, lambda x: spread_tokens(self.norm2, mlp, x, index, shift2, scale2))
+            return torch.addcmul(x, gate2.unsqueeze(1), out), kept
+        return apply_to_tokens(self.norm2, mlp, x, kept, index, shift2, scale2, gate2), kept
 
-    def attend(self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor, attention: AttentionSlice) -> Tensor:
-        """The attention sub-layer with its residual; always on all tokens."""
-        return torch.addcmul(x, gate.unsqueeze(1), attention(modulate(self.norm1(x), shift, scale)))
+    def attend_by(self, x: Tensor, shift: Tensor, scale: Tensor, attention: AttentionSlice) -> Tensor:
+        """The unit 'attention' before its gate; always on all tokens."""
+        return attention(modulate(self.norm1(x), shift, scale))
 
-    def feed_forward(self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor, mlp: MlpSlice) -> Tensor:
-        """The MLP sub-layer with its residual on all tokens."""
-        return torch.addcmul(x, gate.unsqueeze(1), mlp(modulate(self.norm2(x), shift, scale)))
+    def feed_forward_by(self, x: Tensor, shift: Tensor, scale: Tensor, mlp: MlpSlice) -> Tensor:
+        """The unit 'mlp' before its gate on all tokens."""
+        return mlp(modulate(self.norm2(x), shift, scale))
 
     def masked(self, x: Tensor, c: Tensor, embedded: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Masks]:
         """The block with everything computed and masks multiplied on: random ones in training, else the verdicts."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -15,18 +16,22 @@ from torch import Tensor, nn
 
 from ditbench.methods.backbones.config import DiTConfig
 from ditbench.methods.backbones.dit import DiT, DiTBlock
+from ditbench.methods.call import Call
 from ditbench.methods.config import make_config
 from ditbench.methods.dydit.activity import counts
 from ditbench.methods.dydit.block import DynamicBlock, Masks
+from ditbench.methods.dydit.choices import TOKENS, Kept, Width
 from ditbench.methods.dydit.config import DyDiTConfig
 from ditbench.methods.dydit.routers import TokenRouter, WidthRouter
-from ditbench.methods.dydit.tokens import imposed_mask
+from ditbench.methods.dydit.tokens import impose
 from ditbench.methods.dydit.width import AttentionSlice, Indices, MlpSlice, slice_attention, slice_mlp
 from ditbench.methods.dydit.work import Planner, work_units
 from ditbench.methods.errors import ConfigError
-from ditbench.methods.lora.adapted import ALL
+from ditbench.methods.lora.adapted import ALL, folded_time
 from ditbench.methods.lora.lora import sources_of, weight_of
-from ditbench.methods.protocols import StepPlan, WorkLedger, WorkUnit
+from ditbench.methods.plans import StepPlan
+from ditbench.methods.protocols import Problem
+from ditbench.methods.work import Decided, WorkLedger, WorkUnit
 
 
 @dataclass(frozen=True)
@@ -87,13 +92,13 @@ class DyDiT(DiT):
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # a look-up, now and then slicing: nothing to compile
     def slices(self, layer: int, plan: StepPlan) -> tuple[AttentionSlice, MlpSlice]:
         """Weights of one layer under ``plan``, with its updates in them. Raises ConfigError for a plan without time."""
-        block, time = self.layers[layer], plan.adapted
+        block, time, width = self.layers[layer], folded_time(plan), plan.get(Width)
         if self.timed and time is None:
             raise ConfigError("these updates depend on the timestep: take plans from the model's plan()")
         self.switch.active, self.switch.time = (None if self.config.adapter is None else ALL), time
         everything = tuple(range(block.parts))
-        heads = everything if plan.heads is None else plan.heads[layer]
-        groups = everything if plan.groups is None else plan.groups[layer]
+        heads = everything if width is None else width.heads[layer]
+        groups = everything if width is None else width.groups[layer]
         attention = self.prepared.get(
             (layer, "attention", heads, time),
             (*sources_of(block.attn.qkv), *sources_of(block.attn.proj)),
@@ -113,7 +118,7 @@ class DyDiT(DiT):
         return self.config.activity is None
 
     @property
-    def selects_tokens(self) -> bool:
+    def data_decide(self) -> bool:
         return self.config.sdt and self.config.activity is None
 
     @property
@@ -133,13 +138,19 @@ class DyDiT(DiT):
             return [self._imposed(t) for t in times]
         everything = (tuple(range(self.config.num_heads)),) * self.config.depth
         if self.pos_embed.is_meta:
-            wide = everything if self.config.tdw else None
-            tokens = (self.config.tokens,) * self.config.depth if self.config.sdt else None
-            return [StepPlan(t, heads=wide, groups=wide, tokens=tokens) for t in times]
+            wide = Width(everything, everything, self.config.num_heads)
+            all_kept = Kept((self.config.tokens,) * self.config.depth, self.config.tokens)
+            return [self._planned(t, wide, all_kept) for t in times]
         if not self.config.tdw:
             return [StepPlan(t) for t in times]
         heads, groups = self._verdicts(times)
-        return [StepPlan(t, heads=h, groups=g) for t, h, g in zip(times, heads, groups, strict=True)]
+        parts = self.config.num_heads
+        return [StepPlan(t, (Width(h, g, parts),)) for t, h, g in zip(times, heads, groups, strict=True)]
+
+    def _planned(self, timestep: float, width: Width, kept: Kept) -> StepPlan:
+        """With the choices that this model can make."""
+        can = ((self.config.tdw, width), (self.config.sdt, kept))
+        return StepPlan(timestep, tuple(choice for makes, choice in can if makes))
 
     def _verdicts(self, times: list[float]) -> tuple[list[tuple[Indices, ...]], list[tuple[Indices, ...]]]:
         """Indices of active heads and groups by step and layer, in float64: no rounding moves a verdict."""
@@ -160,12 +171,8 @@ class DyDiT(DiT):
         fractions = config.activity.fractions(place, config.block_cost, config.tdw, config.sdt)
         head_cost = config.activity.head_cost(config.block_cost)
         active = counts(fractions, config.depth, config.num_heads, config.tokens, head_cost)
-        return StepPlan(
-            timestep,
-            heads=tuple(tuple(range(count)) for count in active.heads) if config.tdw else None,
-            groups=tuple(tuple(range(count)) for count in active.groups) if config.tdw else None,
-            tokens=active.tokens if config.sdt else None,
-        )
+        heads, groups = (tuple(tuple(range(n)) for n in counts) for counts in (active.heads, active.groups))
+        return self._planned(timestep, Width(heads, groups, config.num_heads), Kept(active.tokens, config.tokens))
 
     # Training of what is added to the base
 
@@ -182,6 +189,7 @@ class DyDiT(DiT):
         *,
         plan: StepPlan | None = None,
         ledger: WorkLedger | None = None,
+        call: Call | None = None,
     ) -> Tensor:
         """In eval mode slices and gathers; in training mode the masked path with random masks.
 
@@ -189,41 +197,51 @@ class DyDiT(DiT):
         """
         if self.training:
             return self.masked(x, t, y).out
-        if plan is not None:
-            return self._run(x, t, y, plan, ledger)
+        call = call or Call(plan, ledger)
+        if call.plan is not None:
+            return self._run(x, t, y, call.plan, call)
         times, where = torch.unique(t, return_inverse=True)
         plans = self.plan(times.tolist())
         kinds = list(dict.fromkeys(each.key for each in plans))
         if len(kinds) == 1:
-            return self._run(x, t, y, plans[0], ledger)
+            return self._run(x, t, y, plans[0], call)
         kind_of = torch.tensor([kinds.index(each.key) for each in plans], device=t.device)[where]
         out = x.new_empty(x.shape[0], self.out_channels, *x.shape[2:])
         for kind in range(len(kinds)):
             rows = (kind_of == kind).nonzero().squeeze(1)
             first = plans[int(where[rows[0]])]
-            out[rows] = self._run(x[rows], t[rows], y[rows], first, ledger)
+            out[rows] = self._run(x[rows], t[rows], y[rows], first, call)
         return out
 
-    def _run(self, x: Tensor, t: Tensor, y: Tensor, plan: StepPlan, ledger: WorkLedger | None) -> Tensor:
+    def _run(self, x: Tensor, t: Tensor, y: Tensor, plan: StepPlan, call: Call) -> Tensor:
         tokens, c = self.embed(x, t, y)
-        rows, length = int(tokens.shape[0]), int(tokens.shape[1])
-        kept: list[Tensor | None] = []
-        for layer, block in enumerate(self.layers):
+        rows, length, device = int(tokens.shape[0]), int(tokens.shape[1]), str(tokens.device)
+        imposed, kept = plan.get(Kept), list[Tensor]()
+
+        def run(layer: int, x: Tensor) -> Tensor:
             attention, mlp = self.slices(layer, plan)
-            imposed = None
-            if plan.tokens is not None:
-                imposed = imposed_mask(rows, length, plan.tokens[layer], layer, str(tokens.device))
-            tokens, mask = block.run(tokens, c, attention, mlp, imposed)
-            kept.append(mask)
-        if ledger is not None:
-            masks = torch.stack([mask for mask in kept if mask is not None]) if self.config.sdt else None
-            ledger.record(
-                plan,
-                rows,
-                None if masks is None else tuple(masks.sum((1, 2)).tolist()),
-                masks.cpu() if masks is not None and ledger.keep_maps else None,
-            )
+            instead = None if imposed is None else impose(rows, length, imposed.tokens[layer], layer, device)
+            x, mask = self.layers[layer].run(x, c, attention, mlp, call, instead)
+            if mask is not None:
+                kept.append(mask)
+            return x
+
+        tokens = call.through([partial(run, layer) for layer in range(self.config.depth)], tokens)
+        if call.ledger is not None:
+            self._record(call.ledger, plan, rows, kept, imposed)
         return self.head(tokens, c)
+
+    def _record(self, ledger: WorkLedger, plan: StepPlan, rows: int, kept: list[Tensor], imposed: Kept | None) -> None:
+        if not kept:
+            ledger.record(plan, rows)
+            return
+        masks = torch.stack(kept)
+        if imposed is not None:
+            counts = tuple(rows * count for count in imposed.tokens)
+        else:
+            counts = tuple(masks.sum((1, 2)).tolist())
+        decided = Decided(TOKENS, counts, self.config.tokens)
+        ledger.record(plan, rows, decided, masks.cpu() if ledger.keep_maps else None)
 
     def masked(
         self, x: Tensor, t: Tensor, y: Tensor, *, complete: bool = False, generator: torch.Generator | None = None
@@ -236,19 +254,30 @@ class DyDiT(DiT):
         if self.config.activity is not None:
             raise ConfigError("activity is imposed at inference only; build the model without it to train")
         tokens, c = self.embed(x, t, y)
+        if complete:
+            return MaskedOutput(self.head(self.through(tokens, c, t, Call()), c), ())
+        embedded, masks = self.t_embedder(t), list[Masks]()
+
+        def run(block: DynamicBlock, x: Tensor) -> Tensor:
+            x, mask = block.masked(x, c, embedded, generator)
+            masks.append(mask)
+            return x
+
         self.adapt(t, None)
-        embedded, masks = None if complete else self.t_embedder(t), []
-        for block in self.layers:
-            if embedded is None:
-                tokens = DiTBlock.forward(block, tokens, c)
-            else:
-                tokens, mask = block.masked(tokens, c, embedded, generator)
-                masks.append(mask)
+        tokens = Call().through([partial(run, block) for block in self.layers], tokens)
         self.rest()
         return MaskedOutput(self.head(tokens, c), tuple(masks))
 
-    def work(self, plan: StepPlan, rows: int = 1, tokens: tuple[int, ...] | None = None) -> list[WorkUnit]:
-        return work_units(self, plan, rows, tokens)
+    def graph_problem(self, plans: Sequence[StepPlan]) -> Problem | None:
+        if not self.config.sdt:
+            return None
+        return "mode", (
+            "a graph has fixed shapes, and this model gathers tokens by what it finds in the data, also where the "
+            "activity is imposed: take mode eager or compiled, or a model without token selection (config.sdt: false)"
+        )
+
+    def work(self, plan: StepPlan, rows: int = 1, decided: tuple[int, ...] | None = None) -> list[WorkUnit]:
+        return work_units(self, plan, rows, decided)
 
 
 def _indices(masks: list[list[list[bool]]]) -> list[tuple[Indices, ...]]:

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ditbench.methods.dydit.block import DynamicBlock
+from ditbench.methods.dydit.choices import Kept, Width
 from ditbench.methods.dydit.width import slice_attention, slice_mlp
-from ditbench.methods.protocols import StepPlan, WorkUnit
+from ditbench.methods.plans import StepPlan
+from ditbench.methods.work import WorkUnit
 
 if TYPE_CHECKING:
     from ditbench.methods.dydit.model import DyDiT
@@ -33,17 +35,24 @@ class Planner(nn.Module):
         return heads, torch.stack([router(embedded) for router in self.groups], 1)
 
 
-def work_units(model: DyDiT, plan: StepPlan, rows: int, tokens: tuple[int, ...] | None) -> list[WorkUnit]:
+def work_units(model: DyDiT, plan: StepPlan, rows: int, decided: tuple[int, ...] | None) -> list[WorkUnit]:
     """See ``Denoiser.work``. A token's MLP is a unit of its own: tokens do not meet there, so counts add up."""
     config = model.config
     width, length, block = config.hidden_size, config.tokens, model.layers[0]
-    if tokens is None:
-        tokens = tuple(rows * kept for kept in plan.tokens or (length,) * config.depth)
-    heads = [config.num_heads if plan.heads is None else len(plan.heads[k]) for k in range(config.depth)]
-    groups = [config.num_heads if plan.groups is None else len(plan.groups[k]) for k in range(config.depth)]
+    imposed, chosen, every = plan.get(Kept), plan.get(Width), range(config.depth)
+    tokens = decided or tuple(rows * (length if imposed is None else imposed.tokens[k]) for k in every)
+    heads = [config.num_heads if chosen is None else len(chosen.heads[k]) for k in every]
+    groups = [config.num_heads if chosen is None else len(chosen.groups[k]) for k in every]
     units = [
         *model.work_around_blocks(rows),
-        WorkUnit("modulation", config.depth, block.adaLN_modulation, lambda: (model.random(rows, width),)),
+        WorkUnit(
+            "modulation",
+            config.depth,
+            block.adaLN_modulation,
+            lambda: (model.random(rows, width),),
+            unit="modulation",
+            layers=tuple(every),
+        ),
     ]
     units += [
         WorkUnit(
@@ -51,17 +60,21 @@ def work_units(model: DyDiT, plan: StepPlan, rows: int, tokens: tuple[int, ...] 
             heads.count(count),
             AttentionWork(block, count),
             lambda: (model.random(rows, length, width), *(model.random(rows, width) for _ in range(3))),
+            unit="attention",
+            layers=tuple(k for k in every if heads[k] == count),
         )
         for count in sorted(set(heads))
     ]
     units += [
         WorkUnit(
             f"one token's mlp groups={count}",
-            sum(kept for kept, active in zip(tokens, groups, strict=True) if active == count),
+            tokens[layer],
             MlpWork(block, count),
             lambda: (model.random(1, 1, width), *(model.random(1, width) for _ in range(3))),
+            unit="mlp",
+            layers=(layer,),
         )
-        for count in sorted(set(groups))
+        for layer, count in enumerate(groups)
     ]
     if config.sdt:
         selection = block.token_selection
@@ -72,11 +85,13 @@ def work_units(model: DyDiT, plan: StepPlan, rows: int, tokens: tuple[int, ...] 
                 selection,
                 lambda: (model.random(rows, length, width),),
                 TOKEN_ROUTERS,
+                unit="token-router",
+                layers=tuple(every),
             )
         )
     if config.tdw:
         planner = Planner(model.t_embedder, model.layers)
-        units.append(WorkUnit("planning", 1, planner, lambda: (torch.zeros(1),), WIDTH_ROUTERS))
+        units.append(WorkUnit("planning", 1, planner, lambda: (torch.zeros(1),), WIDTH_ROUTERS, "plan"))
     return units
 
 
@@ -89,7 +104,7 @@ class AttentionWork(nn.Module):
 
     def forward(self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
         attention = slice_attention(self.block.attn, tuple(range(self.heads)))
-        return self.block.attend(x, shift, scale, gate, attention)
+        return torch.addcmul(x, gate.unsqueeze(1), self.block.attend_by(x, shift, scale, attention))
 
 
 class MlpWork(nn.Module):
@@ -101,4 +116,4 @@ class MlpWork(nn.Module):
 
     def forward(self, x: Tensor, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
         mlp = slice_mlp(self.block.mlp, tuple(range(self.groups)), self.block.parts)
-        return self.block.feed_forward(x, shift, scale, gate, mlp)
+        return torch.addcmul(x, gate.unsqueeze(1), self.block.feed_forward_by(x, shift, scale, mlp))

@@ -16,8 +16,11 @@ from torch import Tensor, nn
 
 from ditbench.methods.backbones.dit import DiT
 from ditbench.methods.backbones.layers import PatchEmbed, sincos_2d
+from ditbench.methods.call import Call
+from ditbench.methods.conditions import LABEL, Conditions
 from ditbench.methods.config import make_config
 from ditbench.methods.errors import ConfigError
+from ditbench.methods.flexidit.choices import PATCH_SIZE, Patch
 from ditbench.methods.flexidit.config import FlexiDiTConfig
 from ditbench.methods.flexidit.cost import macs
 from ditbench.methods.flexidit.packing import choose_layouts, run_pair
@@ -25,7 +28,9 @@ from ditbench.methods.flexidit.patching import patch_positions, project_embeddin
 from ditbench.methods.flexidit.schedule import Resolved
 from ditbench.methods.flexidit.work import work_units
 from ditbench.methods.lora.adapted import ALL
-from ditbench.methods.protocols import StepPlan, WorkLedger, WorkUnit
+from ditbench.methods.plans import StepPlan
+from ditbench.methods.protocols import Problem
+from ditbench.methods.work import WorkLedger, WorkUnit
 
 FINE = 1000
 
@@ -74,8 +79,8 @@ class FlexiDiT(DiT):
         self.size_norms = nn.ModuleDict({size: nn.LayerNorm(config.hidden_size, eps=1e-6) for size in norms})
 
     _fine: Resolved | None
-    layouts: dict[tuple[int | None, int | None, int, bool], dict[str, float]]
-    """Measured by ``tune``: (patch, guide, images, same labels) -> layout -> milliseconds."""
+    layouts: dict[tuple[int, ...], dict[str, float]]
+    """Measured by ``tune``: (both branches' sizes, images, same labels) -> layout -> milliseconds."""
 
     @property
     def stored_size(self) -> int:
@@ -105,9 +110,18 @@ class FlexiDiT(DiT):
     # What is prepared and when it is dropped
 
     def prepare(self, plan: StepPlan) -> None:
-        for size in {plan.patch or self.config.patch_size, plan.guide or self.config.patch_size}:
+        for size in {self.size_of(branch) for branch in plan.branches}:
             self.ends(size)
             self.fold(plan, self.update_at(size))
+
+    def size_of(self, plan: StepPlan | None) -> int:
+        """Patch size of the conditional branch under ``plan``."""
+        patch = None if plan is None else plan.get(Patch)
+        return self.config.patch_size if patch is None else patch.size
+
+    def patch(self, size: int) -> Patch:
+        """The choice of this size."""
+        return Patch(size, self.patch_sizes)
 
     def _adapted(self, size: int) -> bool:
         return self.config.recipe == "lora" and size != self.config.patch_size
@@ -170,7 +184,8 @@ class FlexiDiT(DiT):
 
     def _step(self, timestep: float, resolved: Resolved, step: int) -> StepPlan:
         patch, guide = resolved.patch[step], resolved.guide[step]
-        plan = StepPlan(float(timestep), patch=patch, guide=None if guide == patch else guide)
+        guidance = None if guide == patch else (self.patch(guide),)
+        plan = StepPlan(float(timestep), (self.patch(patch),), guidance)
         updates = {self.update_at(patch), self.update_at(guide)} - {None}
         return self.at_its_time(plan) if updates else plan
 
@@ -182,12 +197,32 @@ class FlexiDiT(DiT):
 
     def compute_shares(self, plans: Sequence[StepPlan]) -> dict[str, float]:
         full = self.config.patch_size
-        costs = [macs(self.config, plan.patch or full, modulation=False) for plan in plans]
+        costs = [macs(self.config, self.size_of(plan), modulation=False) for plan in plans]
         share = sum(costs) / (len(plans) * macs(self.config, full, modulation=False))
         return {"adaLN excluded, as in arXiv 2502.20126": share}
 
     def tune(self, plans: Sequence[StepPlan], rows: int, same_class: bool) -> dict[str, dict[str, float]]:
         return choose_layouts(self, plans, rows, same_class) if self.config.layout == "auto" else {}
+
+    def alternatives(self, plan: StepPlan) -> dict[str, StepPlan]:
+        alone = plan.branches[0]
+        return {f"{PATCH_SIZE} {size}": alone.having(self.patch(size)) for size in self.patch_sizes}
+
+    def loop_problem(self, plans: Sequence[StepPlan], guided: Sequence[bool]) -> Problem | None:
+        if all(plan.guidance is None for plan in plans) or any(guided):
+            return None
+        return "config.schedule", (
+            "the schedule has a guidance branch and the sampling is not guided: give a guidance scale "
+            "other than 1, or one schedule for both ('130/130')"
+        )
+
+    def graph_problem(self, plans: Sequence[StepPlan]) -> Problem | None:
+        if self.config.layout != "auto" or all(plan.guidance is None for plan in plans):
+            return None
+        return "config.schedule", (
+            "this model would choose by eager timings how branches of unequal length run, which says nothing about "
+            "graphs: give config.layout"
+        )
 
     # Execution
 
@@ -200,21 +235,19 @@ class FlexiDiT(DiT):
         patch_size: int | None = None,
         plan: StepPlan | None = None,
         ledger: WorkLedger | None = None,
+        call: Call | None = None,
     ) -> Tensor:
         """At ``patch_size``, else at the plan's, else at the pre-trained one. Raises ConfigError for another size."""
-        planned = None if plan is None else plan.patch
-        size = patch_size if patch_size is not None else planned or self.config.patch_size
+        call = call or Call(plan, ledger)
+        size = self.size_of(call.plan) if patch_size is None else patch_size
         if size not in self.patch_sizes:
             listed, more = (", ".join(map(str, sizes)) for sizes in (self.patch_sizes, (*self.patch_sizes, size)))
             raise ConfigError(f"the model has patch sizes {listed} and not {size} (patch_sizes=[{more}] would add it)")
         tokens, c = self.tokens_of(x, size), self.condition(t, y)
-        self.adapt(t, plan, self.update_at(size))
-        for block in self.blocks:
-            tokens = block(tokens, c)
-        self.rest()
-        if ledger is not None:
-            time, adapted = (-1.0, None) if plan is None else (plan.timestep, plan.adapted)
-            ledger.record(StepPlan(time, patch=size, adapted=adapted), rows=x.shape[0])
+        tokens = self.through(tokens, c, t, call, self.update_at(size))
+        if call.ledger is not None:
+            ran = (call.plan or StepPlan(-1.0)).branches[0].having(self.patch(size))
+            call.ledger.record(ran, rows=x.shape[0])
         return self.head_at(tokens, c, size)
 
     def tokens_of(self, x: Tensor, size: int) -> Tensor:
@@ -231,27 +264,22 @@ class FlexiDiT(DiT):
         ends = self.ends(size)
         return self.unpatchify(F.linear(self.final_layer.modulated(tokens, c), ends.head, ends.head_bias))
 
-    def pair(
-        self,
-        x: Tensor,
-        t: Tensor,
-        y: Tensor,
-        y_guide: Tensor,
-        plan: StepPlan,
-        ledger: WorkLedger | None = None,
-        *,
-        tuned: bool = False,
+    def predict_pair(
+        self, x: Tensor, t: Tensor, conditions: Conditions, other: Conditions, call: Call, *, tuned: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Both branches of a step that guides with another size: outputs (B, C_out, S, S) for ``y`` and ``y_guide``."""
+        """Both branches of a step that guides with another size: outputs (B, C_out, S, S)."""
+        y, y_guide = conditions[LABEL], other[LABEL]
         layout: str = self.config.layout
         if layout == "auto" and not tuned:
             layout = "separate"
         elif layout == "auto":
-            times = self.layouts.get((plan.patch, plan.guide, x.shape[0], y_guide is y), {"separate": 0.0})
+            assert call.plan is not None, "only a plan makes branches differ"
+            sizes = tuple(self.size_of(branch) for branch in call.plan.branches)
+            times = self.layouts.get((*sizes, x.shape[0], y_guide is y), {"separate": 0.0})
             layout = min(times, key=lambda each: times[each])
-        return run_pair(self, x, t, y, y_guide, plan, layout, ledger)
+        return run_pair(self, x, t, y, y_guide, call, layout)
 
-    def work(self, plan: StepPlan, rows: int = 1, tokens: tuple[int, ...] | None = None) -> list[WorkUnit]:
+    def work(self, plan: StepPlan, rows: int = 1, decided: tuple[int, ...] | None = None) -> list[WorkUnit]:
         return work_units(self, plan, rows)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from statistics import median
 from typing import TYPE_CHECKING
@@ -21,7 +21,10 @@ import torch
 from torch import Tensor
 
 from ditbench.methods.backbones.layers import Packing
-from ditbench.methods.protocols import StepPlan, WorkLedger
+from ditbench.methods.call import Call
+from ditbench.methods.flexidit.choices import Layout
+from ditbench.methods.memory import BRANCHES
+from ditbench.methods.plans import StepPlan
 
 if TYPE_CHECKING:
     from ditbench.methods.flexidit.model import FlexiDiT
@@ -95,31 +98,30 @@ def run_pair(
     t: Tensor,
     y: Tensor,
     y_guide: Tensor,
-    plan: StepPlan,
+    call: Call,
     layout: str,
-    ledger: WorkLedger | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """See ``Flexible.pair``."""
+    """See ``Denoiser.predict_pair``; the call has a plan."""
+    plan = call.plan
+    assert plan is not None, "only a plan makes branches differ"
+    first, second = plan.branches
     if layout == "separate" or (model.timed and model.runs_beside(plan)):  # rows would share one row's mixture
-        first, second = plan.branches
-        return model(x, t, y, plan=first, ledger=ledger), model(x, t, y_guide, plan=second, ledger=ledger)
-    assert plan.patch is not None and plan.guide is not None
-    fine, coarse = model.tokens_of(x, plan.patch), model.tokens_of(x, plan.guide)
+        ours, theirs = call.at(first, BRANCHES[:1]), call.at(second, BRANCHES[1:])
+        return model(x, t, y, call=ours), model(x, t, y_guide, call=theirs)
+    large, small = model.size_of(first), model.size_of(second)
+    fine, coarse = model.tokens_of(x, large), model.tokens_of(x, small)
     images, same_class = x.shape[0], y_guide is y
     arrangement = arrange(layout, images, fine.shape[1], coarse.shape[1], same_class, str(x.device))
     c = model.condition(t, y)
     conditions = c if same_class else torch.cat([c, model.condition(t, y_guide)])
     rows = join(fine, coarse, arrangement)
-    model.adapt(t, plan, model.update_at(plan.patch))
-    for block in model.blocks:
-        rows = block(rows, conditions, arrangement.packing)
-    model.rest()
-    if ledger is not None:
-        ledger.record(replace(plan, layout=layout if same_class else f"{layout}, two classes"), rows=2 * images)
+    rows = model.through(rows, conditions, t, Call(plan), model.update_at(large), arrangement.packing)
+    if call.ledger is not None:
+        call.ledger.record(plan.having(Layout(layout, same_class)), rows=2 * images)
     flat = rows.flatten(0, 1)
     return (
-        model.head_at(flat[arrangement.fine], conditions[:images], plan.patch),
-        model.head_at(flat[arrangement.coarse], conditions[-images:], plan.guide),
+        model.head_at(flat[arrangement.fine], conditions[:images], large),
+        model.head_at(flat[arrangement.coarse], conditions[-images:], small),
     )
 
 
@@ -140,18 +142,20 @@ def choose_layouts(
     found: dict[str, dict[str, float]] = {}
     usable = LAYOUTS if model.config.shares_rows else LAYOUTS[:1]
     device = model.pos_embed.device
-    for plan in {each.key: each for each in plans if each.guide is not None}.values():
-        key, name = (plan.patch, plan.guide, images, same_class), f"patch {plan.patch}, guidance {plan.guide}"
+    space = model.facts.space
+    for plan in {each.key: each for each in plans if each.guidance is not None}.values():
+        patch, guide = (model.size_of(branch) for branch in plan.branches)
+        key, name = (patch, guide, images, same_class), f"patch {patch}, guidance {guide}"
         if key in model.layouts:
             found[name] = model.layouts[key]
             continue
-        x = torch.randn(images, model.in_channels, model.input_size, model.input_size).to(model.pos_embed)
+        x = torch.randn(images, *space.shape).to(model.pos_embed)
         t, y = torch.full((images,), plan.timestep, device=device), torch.zeros(images, dtype=torch.long, device=device)
         spent: dict[str, list[float]] = {layout: [] for layout in usable}
         for repeat in range(REPEATS + 1):
             for layout in usable:
                 begin = _now(device)
-                run_pair(model, x, t, y, y if same_class else y.clone(), plan, layout)
+                run_pair(model, x, t, y, y if same_class else y.clone(), Call(plan), layout)
                 if repeat:  # the first is a warm-up
                     spent[layout].append((_now(device) - begin) * 1e3)
         model.layouts[key] = found[name] = {layout: median(values) for layout, values in spent.items()}

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from ditbench.methods.backbones.dit import FinalLayer
 from ditbench.methods.backbones.layers import PatchEmbed
+from ditbench.methods.flexidit.choices import Layout
 from ditbench.methods.flexidit.packing import arrange, join
 from ditbench.methods.lora.adapted import BlockWork
-from ditbench.methods.protocols import StepPlan, WorkUnit
+from ditbench.methods.plans import StepPlan
+from ditbench.methods.work import WorkUnit
 
 if TYPE_CHECKING:
     from ditbench.methods.flexidit.model import FlexiDiT
@@ -23,10 +25,10 @@ if TYPE_CHECKING:
 def work_units(model: FlexiDiT, plan: StepPlan, rows: int) -> list[WorkUnit]:
     """See ``Denoiser.work``. A plan with a layout counts what that executed, for rows / 2 images."""
     config = model.config
-    size = plan.patch or config.patch_size
-    if plan.layout is not None:
-        return _packed(model, plan, rows // 2)
-    if plan.guide is not None:
+    size, layout = model.size_of(plan), plan.get(Layout)
+    if layout is not None:
+        return _packed(model, plan, layout, rows // 2)
+    if plan.guidance is not None:
         return [unit for branch in plan.branches for unit in work_units(model, branch, rows // 2)]
     return [
         *model.work_of_condition(rows),
@@ -60,19 +62,19 @@ def _ends(model: FlexiDiT, size: int, rows: int) -> list[WorkUnit]:
     ]
 
 
-def _packed(model: FlexiDiT, plan: StepPlan, images: int) -> list[WorkUnit]:
-    assert plan.layout is not None and plan.patch is not None and plan.guide is not None
-    layout, _, classes = plan.layout.partition(", ")
-    config, conditions = model.config, images if not classes else 2 * images
-    long, short, width = config.tokens_at(plan.patch), config.tokens_at(plan.guide), config.hidden_size
-    update = model.update_at(plan.patch) if model.runs_beside(plan) else None
-    block = BlockWork(PackedBlock(model.blocks[0], layout, images, long, short, not classes), model.switch, update)
+def _packed(model: FlexiDiT, plan: StepPlan, layout: Layout, images: int) -> list[WorkUnit]:
+    config, conditions = model.config, images if layout.same_class else 2 * images
+    large, small = (model.size_of(branch) for branch in plan.branches)
+    long, short, width = config.tokens_at(large), config.tokens_at(small), config.hidden_size
+    update = model.update_at(large) if model.runs_beside(plan) else None
+    packed = PackedBlock(model.blocks[0], layout.name, images, long, short, layout.same_class)
+    block = BlockWork(packed, model.switch, update)
     return [
         *model.work_of_condition(conditions),
-        *_ends(model, plan.patch, images),
-        *_ends(model, plan.guide, images),
+        *_ends(model, large, images),
+        *_ends(model, small, images),
         WorkUnit(
-            f"block {plan.layout} of {long} and {short}",
+            f"block {layout.name} of {long} and {short}, {conditions} conditions",
             config.depth,
             block,
             lambda: (
@@ -92,5 +94,5 @@ class PackedBlock(nn.Module):
         self.block, self.arrangement = block, arrange(layout, images, long, short, same_class, "cpu")
 
     def forward(self, fine: Tensor, coarse: Tensor, c: Tensor) -> Tensor:
-        out: Tensor = self.block(join(fine, coarse, self.arrangement), c, self.arrangement.packing)
+        out: Tensor = self.block(join(fine, coarse, self.arrangement), c, packing=self.arrangement.packing)
         return out

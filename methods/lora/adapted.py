@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ditbench.methods.lora.lora import LoraLinear, Switch, add_lora
+from ditbench.methods.plans import Choice, StepPlan
 from ditbench.methods.prepared import KeepsPrepared
-from ditbench.methods.protocols import StepPlan
 
 ALL = "all"
 """The name of the only update of a model that has one set."""
+
+
+@dataclass(frozen=True)
+class FoldedAt(Choice):
+    """The time that low-rank updates are folded into the weights for, where they depend on it."""
+
+    same_work: ClassVar[bool] = True
+    time: float
 
 
 class Adapted(KeepsPrepared):
@@ -50,11 +58,11 @@ class Adapted(KeepsPrepared):
         adapter = self.config.adapter
         if adapter is None:
             return False
-        return not adapter.folded or (adapter.timed and (plan is None or plan.adapted is None))
+        return not adapter.folded or (adapter.timed and folded_time(plan) is None)
 
     def at_its_time(self, plan: StepPlan) -> StepPlan:
         """``plan`` with the time that updates are folded in for, where there is one."""
-        return replace(plan, adapted=plan.timestep) if self.timed and self.switch.folded else plan
+        return plan.having(FoldedAt(plan.timestep)) if self.timed and self.switch.folded else plan
 
     def adapt(self, t: Tensor, plan: StepPlan | None, update: str | None = ALL) -> None:
         """Tell the adapted layers what this call runs with; ``rest`` ends it.
@@ -69,7 +77,7 @@ class Adapted(KeepsPrepared):
     def _adapt(self, t: Tensor, plan: StepPlan | None, update: str | None) -> None:
         switch = self.switch
         switch.active, switch.embedded = update, None
-        switch.time = None if plan is None else plan.adapted
+        switch.time = folded_time(plan)
         if self.timed and update is not None and (self.training or self.runs_beside(plan)):
             switch.embedded = self.t_embedder(t)
 
@@ -82,7 +90,7 @@ class Adapted(KeepsPrepared):
         """Fold ``update`` into the weights for ``plan``, to be kept."""
         if self.config.adapter is None or self.runs_beside(plan) or update is None:
             return
-        self.switch.active, self.switch.time = update, plan.adapted
+        self.switch.active, self.switch.time = update, folded_time(plan)
         for layer in self.lora_layers:
             layer.folded()
 
@@ -100,8 +108,15 @@ class Adapted(KeepsPrepared):
             parameter.requires_grad_(self.is_added(name))
 
 
+def folded_time(plan: StepPlan | None) -> float | None:
+    """The time that ``plan`` folds updates for; None where it says none."""
+    folded = None if plan is None else plan.get(FoldedAt)
+    return None if folded is None else folded.time
+
+
 class BlockWork(nn.Module):
-    """A block with an update beside its weights, or with none (folded updates have the base's shapes), for counting.
+    """A block, or a unit of one, with an update beside its weights, or with none (folded updates have the base's
+    shapes), for counting.
 
     ``timed``: the last input is timestep embeddings (B, C), which the update depends on.
     """

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ditbench.methods.call import Call
+from ditbench.methods.conditions import of_labels
 from ditbench.methods.diffusion.process import Process
 from ditbench.methods.dydit.loss import active_share, flops_loss, target_at
 from ditbench.methods.dydit.model import DyDiT, MaskedOutput
@@ -50,8 +52,9 @@ def denoising(data: Data, recipe: Recipe, device: str = "cpu") -> LossOf:
     def loss(model: nn.Module, generator: torch.Generator, step: int) -> Tensor:
         denoiser = cast(Denoiser, model)
         batch = draw_batch(data, recipe, denoiser.process, generator, device)
-        labels = drop_labels(batch.y, denoiser.num_classes, recipe, generator)
-        return batch.loss(denoiser(batch.x_t, batch.t, labels))
+        labels = drop_labels(batch.y, denoiser.facts.conditions[0].count, recipe, generator)
+        conditions = of_labels(denoiser.facts, labels)
+        return batch.loss(denoiser.predict(batch.x_t, batch.t, conditions, Call()))
 
     return loss
 
