@@ -202,7 +202,7 @@ def test_a_bad_checkpoint_is_named_with_its_place_in_the_suite_before_anything_r
     (tmp_path / "suite.yaml").write_text(CHECKPOINTS.format(weights=name))
 
     def planned():
-        from ditbench.harness.suite.waiting import refuse_waiting
+        from ditbench.harness.suite.refusal import refuse_waiting
 
         plan = make_plan(load_suite(str(tmp_path / "suite.yaml")))
         refuse_waiting(plan)

@@ -1,12 +1,23 @@
 """Measurements as values: addresses that stay, and what one module and one line add."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from test_plan import GUIDED
+from weight_norm import WeightNorm
 
+from ditbench.cli.listing import show_list
+from ditbench.cli.plan import show_plan
+from ditbench.harness.errors import InputError
+from ditbench.harness.measurements.registry import measurement_identity, measurements
+from ditbench.harness.run.runner import run
 from ditbench.harness.store.identity import samples_identity
-from ditbench.harness.suite.identity import measurement_identity
+from ditbench.harness.store.store import RunStore
+from ditbench.harness.suite.load import load_suite
+from ditbench.harness.suite.plan import Plan, make_plan
+from ditbench.harness.suite.schema import suite_model
 
 FINGERPRINT = {
     "device": "cpu",
@@ -75,3 +86,71 @@ def test_samples_made_before_and_counts_without_weights_are_found_again():
     assert count == "d511da06d6f9a8b2d13a6802112deb3acb384ad56b7eb67e87882e201dbed725"
     samples = samples_identity(GUIDED, 100, "2.13.0")
     assert samples == "8b3119549470b22f7d943a462836302c7393a8f5644fea12bb6b5cc1e86ca5b6"
+
+
+# A measurement that is not shipped
+
+
+SUITE = """
+suite: own
+cells:
+  - {name: one, method: dit-testing, measure: [flops, weight-norm]}
+weight-norm: {order: 1}
+"""
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """The one line."""
+    monkeypatch.setattr(measurements(), "_known", {each.name: each for each in measurements()})
+    measurements().add(WeightNorm())
+
+
+def planned(folder: Path, text: str = SUITE) -> Plan:
+    (folder / "own.yaml").write_text(text)
+    return make_plan(load_suite(folder / "own.yaml"))
+
+
+def test_one_module_and_one_line_make_a_measurement_that_runs_and_is_shown(registered, tmp_path):
+    plan = planned(tmp_path)
+    done = run(load_suite(tmp_path / "own.yaml"), plan, plan, tmp_path / "out")
+    assert done.failures == () and done.ran == 2
+    record = RunStore(tmp_path / "out").cells()["one"]["weight-norm"]
+    assert record.values["norm"].value > 1 and record.options == {"order": 1}
+    assert record.detail["columns"] == [{"value": "norm", "title": "norm of the weights", "unit": "", "digits": 3}]
+    assert run(load_suite(tmp_path / "own.yaml"), plan, plan, tmp_path / "out").reused == 2
+
+
+def test_its_options_and_name_are_checked_at_their_places(registered, tmp_path):
+    for text, words in (
+        (
+            SUITE.replace("order: 1", "order: 0"),
+            r"own.yaml:5:22: weight-norm.order: 0 is not allowed",
+        ),
+        (SUITE.replace("order: 1", "ordr: 1"), r"own.yaml:5:15: unknown key 'ordr' \(did you mean 'order'\?\)"),
+        (SUITE.replace("flops, weight-norm", "weight-nrm"), r"own.yaml:4:48: .*did you mean 'weight-norm'"),
+    ):
+        with pytest.raises(InputError, match=words):
+            planned(tmp_path, text)
+
+
+def test_it_is_listed_addressed_by_its_options_and_waits_for_weights(registered, tmp_path, capsys):
+    show_list("metrics", as_json=True)
+    assert {"name": "weight-norm", "summary": "the norm of all weights"} in json.loads(capsys.readouterr().out)
+    first, second = planned(tmp_path), planned(tmp_path, SUITE.replace("order: 1", "order: 3"))
+    before, after = (each.cells[0].measurements for each in (first, second))
+    changed = [a.identity != b.identity for a, b in zip(before, after, strict=True)]
+    assert changed == [False, True]
+    show_plan(str(tmp_path / "own.yaml"), tmp_path / "out", None, None, None, as_json=True, timing=False)
+    assert json.loads(capsys.readouterr().out)["cells"][0]["missing"] == ["flops", "weight-norm"]
+    waiting = planned(tmp_path, SUITE.replace("measure", "weights: absent.pt, measure")).cells[0]
+    assert waiting.measurements == () and {*waiting.waiting[0].measurements} == {"flops", "weight-norm"}
+
+
+def test_no_measurement_takes_the_name_of_another_or_of_a_field_of_the_suite(registered, monkeypatch):
+    with pytest.raises(ValueError, match="registered twice"):
+        measurements().add(WeightNorm())
+    monkeypatch.setattr(WeightNorm, "name", "threads")
+    measurements().add(WeightNorm())
+    with pytest.raises(ValueError, match="a suite has a field of that name"):
+        suite_model()

@@ -16,6 +16,9 @@ class QualityOptions(Strict):
     )
     samples: int = Field(default=1000, ge=20, le=1_000_000, description="a seed block")
     shard: int = Field(default=100, ge=1, le=4096, description="images a shard = images a batch")
+    metrics: list[str] = Field(
+        default=[], description="figures that other distributions add, see `ditbench list metrics`"
+    )
     seed_blocks: int = Field(
         default=1,
         ge=1,

@@ -6,27 +6,15 @@ cell, mappings deeply. A key set to null falls back to the built-in default, wha
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from functools import cache
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, create_model, field_validator
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from ditbench.harness.measure.options import (
-    AgreementOptions,
-    DecodeOptions,
-    EnergyOptions,
-    FlopsOptions,
-    KernelsOptions,
-    LatencyOptions,
-    MemoryOptions,
-    TrainingOptions,
-)
-from ditbench.harness.quality.options import PairedOptions, QualityOptions
+from ditbench.harness.measurements.registry import measurements
 from ditbench.harness.strict import Strict
 
-Measurement = Literal[
-    "flops", "latency", "kernels", "memory", "energy", "decode", "training", "agreement", "quality", "paired"
-]
-MEASUREMENTS: tuple[Measurement, ...] = get_args(Measurement)
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -36,6 +24,29 @@ Timestep = Annotated[int | float, Field(ge=0, le=999)]
 # ``ditbench.harness.suite.load`` expands it before anything is merged, so that ``sampler: ddim`` in a cell keeps the
 # options that ``defaults`` give the sampler.
 SHORTHAND = {"sampler": "name", "guidance": "scale", "decoder": "weights"}
+
+
+class _KnownMeasurement:
+    """A name in the registry, as a literal of the names that are there when a suite is read."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(cls._known)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"enum": measurements().names(), "type": "string"}
+
+    @staticmethod
+    def _known(value: Any) -> str:
+        names = measurements().names()
+        if not isinstance(value, str) or value not in names:
+            expected = ", ".join(f"'{name}'" for name in names)
+            raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+        return value
+
+
+MeasurementName = Annotated[str, _KnownMeasurement]
 
 
 class Guidance(Strict):
@@ -121,7 +132,7 @@ class CellFields(Strict):
     seed: Seed | None = None
     batch: int | None = Field(default=None, ge=1, description="images a timed call; unset: each measurement's own")
     timeout_s: float | None = Field(default=None, gt=0, description="seconds; unset: limits.timeout_s")
-    measure: list[Measurement] | None = Field(default=None, min_length=1)
+    measure: list[MeasurementName] | None = Field(default=None, min_length=1)
 
 
 class Cell(CellFields):
@@ -142,7 +153,7 @@ class Limits(Strict):
 
 
 class Suite(Strict):
-    """A whole suite, after ``extends`` was followed."""
+    """A whole suite, after ``extends`` was followed, as far as no measurement adds to it; see ``suite_model``."""
 
     suite: Name
     title: str = ""
@@ -153,14 +164,23 @@ class Suite(Strict):
     baseline: str | None = Field(default=None, description="the cell that ratios are taken against")
     defaults: CellFields = Field(default_factory=CellFields)
     cells: list[Cell] = Field(min_length=1)
-    flops: FlopsOptions = Field(default_factory=FlopsOptions)
-    latency: LatencyOptions = Field(default_factory=LatencyOptions)
-    kernels: KernelsOptions = Field(default_factory=KernelsOptions)
-    memory: MemoryOptions = Field(default_factory=MemoryOptions)
-    energy: EnergyOptions = Field(default_factory=EnergyOptions)
-    decode: DecodeOptions = Field(default_factory=DecodeOptions)
-    training: TrainingOptions = Field(default_factory=TrainingOptions)
-    agreement: AgreementOptions = Field(default_factory=AgreementOptions)
-    quality: QualityOptions = Field(default_factory=QualityOptions)
-    paired: PairedOptions = Field(default_factory=PairedOptions)
     limits: Limits = Field(default_factory=Limits)
+
+    def options(self, measurement: str) -> Strict:
+        """What the suite says of a measurement."""
+        found: Strict = getattr(self, measurement)
+        return found
+
+
+def suite_model() -> type[Suite]:
+    """The whole schema: ``Suite`` with the options of every measurement under its name."""
+    return _with_options(tuple(measurements().names()))
+
+
+@cache
+def _with_options(names: tuple[str, ...]) -> type[Suite]:
+    if taken := [name for name in names if name in Suite.model_fields]:
+        raise ValueError(f"a measurement cannot be called {taken[0]!r}: a suite has a field of that name")
+    kinds = {name: measurements()[name].options for name in names}
+    fields: dict[str, Any] = {name: (kind, Field(default_factory=kind)) for name, kind in kinds.items()}
+    return create_model("Suite", __base__=Suite, __doc__="A whole suite, after ``extends`` was followed.", **fields)

@@ -40,6 +40,11 @@ class DigitExtractor:
             return {"features": hidden, "logits": self._model.head(hidden)}
 
 
+def shipped(_path: None, _sha256: str, _device: str) -> DigitExtractor:
+    """As protocols make their extractors."""
+    return DigitExtractor()
+
+
 def reference_images(expected_sha256: str) -> NDArray[np.uint8]:
     """All digits, quantised, (1797, 8, 8, 1). Raises InputError if this scikit-learn ships other ones."""
     data: Digits = datasets()["digits"].load()()
