@@ -49,7 +49,7 @@ class Plan:
     fingerprints: Mapping[str, Mapping[str, Any]] = field(repr=False)
 
     def position(self, cell: str, field: str) -> Position:
-        """Where the value of a cell's field was written ('weights', 'config.patch_size'), else the cell."""
+        """Where the value of a cell's field was written ('weights', 'config.KEY'), else the cell."""
         return self.nodes[cell].nearest(tuple(field.split("."))).position
 
     def to_json(self) -> dict[str, Any]:

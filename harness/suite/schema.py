@@ -143,7 +143,7 @@ class Cell(CellFields):
     )
     variant: str | None = Field(default=None, description="shown in tables; may use fields as the name does")
     matrix: dict[str, Annotated[list[Any], Field(min_length=1)]] | None = Field(
-        default=None, min_length=1, description="field (dotted: config.patch_size, guidance.scale) -> values"
+        default=None, min_length=1, description="field (dotted: config.KEY, guidance.scale) -> values"
     )
 
 
