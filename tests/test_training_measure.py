@@ -18,13 +18,13 @@ from ditbench.harness.environment import fingerprint
 from ditbench.harness.errors import InputError
 from ditbench.harness.measure import training as measuring
 from ditbench.harness.measure.allocations import held_at_once
+from ditbench.harness.measure.options import TrainingOptions
 from ditbench.harness.measure.training import Trainee, measure_training, recipe_of, step_call
+from ditbench.harness.measurements.registry import measurement_identity
 from ditbench.harness.store.records import CellSpec
 from ditbench.harness.store.store import RunStore
-from ditbench.harness.suite.identity import measurement_identity
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import make_plan
-from ditbench.harness.suite.schema import TrainingOptions
 from ditbench.methods.training.accounting import accounting, full_accounting
 from ditbench.methods.training.loop import Training, train
 from ditbench.methods.training.recipe import Recipe

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ditbench.harness.errors import InputError
+from ditbench.harness.run.across_machines import sample_together
 from ditbench.harness.run.runner import RunSummary, run
-from ditbench.harness.run.together import sample_together
 from ditbench.harness.sample.ranks import world_of_environment
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import Plan, make_plan

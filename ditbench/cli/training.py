@@ -40,9 +40,9 @@ def train_recipe(recipe: str, out: Path | None, publish: bool, device: str = "cp
     """
     import torch
 
+    from ditbench.harness.assets.locations import verify_weights, weights_path
     from ditbench.harness.suite.positions import parse, read_text
     from ditbench.harness.suite.validation import validate
-    from ditbench.harness.suite.weights import verify_weights, weights_path
     from ditbench.methods.entries import UnknownNameError
     from ditbench.methods.errors import CheckpointError, ConfigError
     from ditbench.methods.training.recipe import Recipe
@@ -89,10 +89,10 @@ def seeded(recipe: Recipe, seed: int | None) -> Recipe:
 def _generation_figures(recipe: Recipe, path: Path, folder: Path) -> dict[str, Any]:
     """Quality of 1,000 unguided samples under the embedded protocol: 50 DDPM steps, or 25 of Heun's for a flow."""
     from ditbench.harness.quality.evaluate import SeedBlock, score
+    from ditbench.harness.quality.options import QualityOptions
     from ditbench.harness.sample.generate import bind
     from ditbench.harness.sample.making import generate_shards
     from ditbench.harness.store.records import CellSpec
-    from ditbench.harness.suite.schema import QualityOptions
     from ditbench.methods.registry import facts_of
 
     flows = facts_of(recipe.method, recipe.config).predicts == "velocity"

@@ -17,14 +17,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ditbench import methods
+from ditbench.harness.assets.locations import weights_path
 from ditbench.harness.errors import InputError
 from ditbench.harness.measure.allocations import held_at_once
 from ditbench.harness.measure.conditions import timing_conditions
 from ditbench.harness.measure.latency import WHOLE, Call, Series, Weights, interleave, warm_up
+from ditbench.harness.measure.options import LatencyOptions, TrainingOptions
 from ditbench.harness.stats.intervals import paired_ratio_interval
 from ditbench.harness.store.records import CellSpec, Quantity
-from ditbench.harness.suite.schema import LatencyOptions, TrainingOptions
-from ditbench.harness.suite.weights import weights_path
 from ditbench.methods.training.accounting import Accounting, accounting, full_accounting
 from ditbench.methods.training.loop import Training
 from ditbench.methods.training.recipe import Recipe

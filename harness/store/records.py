@@ -32,6 +32,15 @@ class Quantity(Frozen):
     interval: str = Field(description="how low/high were made, or why there is no interval ('exact count')")
 
 
+class Column(Frozen):
+    """How one value of a record is shown where no table knows it: under ``columns`` of the record's ``detail``."""
+
+    value: str = Field(description="its name among the values")
+    title: str
+    unit: str = ""
+    digits: int = Field(default=4, ge=1, description="significant ones")
+
+
 class Failure(Frozen):
     """Why a measurement has no value."""
 

@@ -6,26 +6,23 @@ once: with the first cell that needs them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ditbench.harness.environment import versions
-from ditbench.harness.sample.shards import shard_path, shard_ranges
+from ditbench.harness.measurements.measurement import Measurement
+from ditbench.harness.measurements.registry import measurements
+from ditbench.harness.sample.shards import decoded_folder, shard_path, shard_ranges
+from ditbench.harness.store.identity import samples_identity, seed_blocks
 from ditbench.harness.store.records import CellSpec
 from ditbench.harness.store.store import RunStore
-from ditbench.harness.suite.identity import samples_identity, seed_blocks
 from ditbench.harness.suite.plan import Plan, PlannedCell
 from ditbench.methods.registry import facts_of
+from ditbench.methods.space import Space
 
-SCALE = 8  # pixels a latent, along a side
-DIMS = {  # float32 numbers an image that the cache of features keeps, by protocol
-    "digits": 64 + 10,
-    "adm": 2048 + 1008 + 17 * 17 * 7,
-    "clean": 2048 + 1008,
-    "dinov2": 1024,
-}
 SHARD_FILE, PICTURES_FILE, FEATURES_FILE = 550, 280, 1950  # bytes of a file besides the numbers in it
 LABEL = 8
 RECORD = 16 << 10
@@ -51,16 +48,15 @@ class Workload:
         self.disk[kind] = self.disk.get(kind, 0) + size
 
 
-def shape_of(spec: CellSpec) -> tuple[int, int, int]:
-    """(C, H, W) of a cell's samples, as its config or its preset says."""
-    channels, height, width = facts_of(spec.method, spec.config).space.shape
-    return channels, height, width
+def space_of(spec: CellSpec) -> Space:
+    """What one of a cell's samples is."""
+    return facts_of(spec.method, spec.config).space
 
 
 def picture_shape(spec: CellSpec) -> tuple[int, int, int]:
     """(C, H, W) of what is scored."""
-    channels, side, _ = shape_of(spec)
-    return (3, SCALE * side, SCALE * side) if spec.decoder else (channels, side, side)
+    space = space_of(spec)
+    return space.picture_shape if spec.decoder else (space.channels, *space.size)
 
 
 def wanted_options(cell: PlannedCell, missing: set[str]) -> dict[str, Mapping[str, Any]]:
@@ -80,23 +76,27 @@ def workloads(
     for cell in plan.cells:
         options = wanted.get(cell.spec.cell, {})
         work = found[cell.spec.cell]
-        for name in ("quality", "paired"):
-            if name in options:
-                _add_samples(work, cell.spec, options[name], store, seen, scored=name == "quality")
+        for kind in _sampling(options):
+            _add_samples(work, cell.spec, options[kind.name], store, seen, kind.features(options[kind.name]))
         if options:
             work.add("records", RECORD * len(options))
     for cell in plan.cells:  # after all cells' own: what the baseline makes itself is not made for others
         options = wanted.get(cell.spec.cell, {})
-        if "paired" in options and plan.baseline is not None:
-            _add_samples(found[cell.spec.cell], plan.baseline, options["paired"], store, seen, scored=False)
+        for kind in _sampling(options):
+            if "comparison" in kind.needs and plan.baseline is not None:
+                _add_samples(found[cell.spec.cell], plan.baseline, options[kind.name], store, seen, features=0)
     return found
 
 
+def _sampling(options: Mapping[str, Any]) -> list[Measurement[Any]]:
+    return [kind for kind in measurements() if kind.name in options and "samples" in kind.needs]
+
+
 def _add_samples(
-    work: Workload, spec: CellSpec, options: Mapping[str, Any], store: RunStore, seen: set[Hashable], scored: bool
+    work: Workload, spec: CellSpec, options: Mapping[str, Any], store: RunStore, seen: set[Hashable], features: int
 ) -> None:
     samples, size = int(options["samples"]), int(options["shard"])
-    channels, height, width = shape_of(spec)
+    space = space_of(spec)
     for block in seed_blocks(spec, int(options.get("seed_blocks", 1))):
         folder = _folder(block, size, store)
         ranges = list(shard_ranges(samples, size))
@@ -104,17 +104,17 @@ def _add_samples(
             seen.add(key)
             left = [each for each in ranges if folder is None or not shard_path(folder, each).is_file()]
             work.images += len(left) * size
-            work.add("latents", len(left) * (size * (4 * channels * height * width + LABEL) + SHARD_FILE))
+            work.add("latents", len(left) * (size * (4 * space.elements + LABEL) + SHARD_FILE))
             if spec.decoder is not None:
                 decoded = None if folder is None else _decoded(folder, spec)
                 left = [each for each in ranges if decoded is None or not shard_path(decoded, each).is_file()]
-                pixels = 3 * (SCALE * height) * (SCALE * width)
+                pixels = math.prod(space.picture_shape)
                 work.pictures += len(left) * size
                 work.add("pictures", len(left) * (size * pixels + PICTURES_FILE))
-        if scored:
+        if features:
             work.features += samples
             batches = -(-samples // size)
-            work.add("features", 4 * samples * DIMS.get(str(options["protocol"]), 0) + batches * FEATURES_FILE)
+            work.add("features", 4 * samples * features + batches * FEATURES_FILE)
 
 
 def _folder(spec: CellSpec, shard: int, store: RunStore) -> Path | None:
@@ -128,6 +128,4 @@ def _decoded(folder: Path, spec: CellSpec) -> Path | None:
     assert spec.decoder is not None
     if (spec.decoder.weights is not None and spec.decoder.weights_sha256 is None) or not folder.is_dir():
         return None
-    from ditbench.harness.sample.decode import decoded_folder  # imports torch, only where samples lie already
-
     return decoded_folder(folder, spec.decoder)

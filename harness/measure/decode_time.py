@@ -16,11 +16,11 @@ from ditbench.harness.measure.conditions import conditions_after, throttled, tim
 from ditbench.harness.measure.flops import EXACT
 from ditbench.harness.measure.latency import INPUTS, WHOLE, Series, interleave, warm_up
 from ditbench.harness.measure.operators import CONVENTION, count_module
-from ditbench.harness.sample.decode import PictureDecoder, bind_decoder, windows
-from ditbench.harness.sample.making import NotFiniteError
+from ditbench.harness.measure.options import DecodeOptions, LatencyOptions
+from ditbench.harness.sample.picture_decoder import PictureDecoder, bind_decoder, windows
+from ditbench.harness.sample.shards import NotFiniteError
 from ditbench.harness.stats.intervals import TimingSummary
 from ditbench.harness.store.records import CellSpec, Quantity
-from ditbench.harness.suite.schema import DecodeOptions, LatencyOptions
 
 MIB = 2**20
 

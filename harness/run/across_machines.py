@@ -8,15 +8,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ditbench.harness.errors import InputError
-from ditbench.harness.run.jobs import job_of
+from ditbench.harness.run.planned_job import job_of
 from ditbench.harness.run.runner import check_inputs, lock, todo, verify_inputs
-from ditbench.harness.run.samples import orders_of
 from ditbench.harness.sample.order import Order
 from ditbench.harness.sample.ranks import World, joined, make_share
 from ditbench.harness.store.failures import failure_of
 from ditbench.harness.store.store import RunStore, remove_temporary
 from ditbench.harness.suite.plan import Plan
-from ditbench.harness.suite.waiting import refuse_waiting
+from ditbench.harness.suite.refusal import refuse_waiting
 
 
 def sample_together(plan: Plan, folder: Path, world: World) -> None:
@@ -56,8 +55,9 @@ def _orders(plan: Plan, folder: Path) -> list[Order]:
     missing = todo(plan, store)
     check_inputs(plan, missing)
     verify_inputs(plan, missing)
-    jobs = [job_of(plan, cell, missing[cell.spec.cell], store) for cell in plan.cells if cell.spec.cell in missing]
-    return [order for job in jobs for order in orders_of(job)]
+    cells = [(cell, missing[cell.spec.cell]) for cell in plan.cells if cell.spec.cell in missing]
+    jobs = [(job_of(plan, cell, wanted, store), wanted) for cell, wanted in cells]
+    return [order for job, wanted in jobs for each in wanted for order in each.kind.orders(job, each.options)]
 
 
 def _agree(world: World, problem: InputError | None) -> None:

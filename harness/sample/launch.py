@@ -12,10 +12,10 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, Any
 
+from ditbench.harness.imports import import_variables
 from ditbench.harness.lifetime import named_parent
-from ditbench.harness.run.imports import import_variables
-from ditbench.harness.sample.agent import ENDED
 from ditbench.harness.sample.order import Order
+from ditbench.harness.sample.rank_launcher import ENDED
 from ditbench.harness.sample.ranks import FAILURE
 from ditbench.harness.store.failures import FailedError
 from ditbench.harness.store.records import Failure
@@ -33,7 +33,7 @@ def make_in_ranks(order: Order, nproc: int, file: Path, progress: Callable[[int,
     Raises FailedError, which says the rank and the reason; every file that is finished stays.
     """
     write_atomic(file, (order.model_dump_json(indent=1) + "\n").encode())
-    command = [sys.executable, "-m", "ditbench.harness.sample.agent", str(nproc), str(file)]
+    command = [sys.executable, "-m", "ditbench.harness.sample.rank_launcher", str(nproc), str(file)]
     environment = {name: value for name, value in os.environ.items() if not _of_another_world(name)}
     said: list[dict[str, Any]] = []
     # A session of its own: Ctrl-C reaches the run alone, which ends its processes in order.

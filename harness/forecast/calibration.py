@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -128,8 +128,8 @@ class Calibration:
         """
         import torch
 
-        from ditbench.harness.sample.decode import bind_decoder
-        from ditbench.harness.suite.weights import weights_path
+        from ditbench.harness.assets.locations import weights_path
+        from ditbench.harness.sample.picture_decoder import bind_decoder
 
         key = (spec.weights, spec.dtype, side, device, count, spec.tile)
         if key not in self._decoders:
@@ -160,8 +160,9 @@ class Calibration:
         import torch
 
         from ditbench.harness.quality.build import build_extractor_of
+        from ditbench.harness.quality.definitions import definition
 
-        images = min(batch, FEATURE_IMAGES if protocol != "digits" else batch)
+        images = min(batch, batch if definition(protocol).asset is None else FEATURE_IMAGES)
         key = (protocol, shape, device, images, count)
         if key not in self._extractors:
             self._extractors[key] = None
@@ -180,30 +181,6 @@ class Calibration:
                 taken = median_seconds(call, 0.0, self._clock) / images
             self._extractors[key] = PerImage(taken, f"{protocol}: {images} images {height}x{width} on {device}")
         return self._extractors[key]
-
-
-def clock_seconds(
-    name: str, options: Mapping[str, Any], step_s: float, loop_s: float, beside: bool, device: str
-) -> float:
-    """About how long a measurement of time, memory or energy takes: its warm-up and budget, or longer where calls are.
-
-    step_s, loop_s  one denoiser call and one sampling loop of the measurement's batch, seconds; 0 if unknown
-    beside          timed in turns with the baseline
-    """
-    if name in ("latency", "training", "decode"):
-        warm = max(options["warmup_s"], 3.0) if device == "cuda" else options["warmup_s"]
-        turns, calls = (4, 2) if beside else (1, 1)
-        total = 0.0
-        for level in options.get("levels", ["step"]):
-            call = step_s if level == "step" else loop_s
-            total += calls * max(warm, (10 if device == "cuda" else 3) * call)
-            total += max(options["budget_s"], options["rounds"] * turns * call)
-        return total
-    if name == "energy":
-        return float(options["idle_s"] + max(options["window_s"], loop_s))
-    if name == "kernels":
-        return float((options["steps"] + 4) * step_s)
-    return 20 * step_s if name == "memory" else 0.0
 
 
 @contextmanager

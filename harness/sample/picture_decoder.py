@@ -14,20 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ditbench.harness.assets.locations import sha256_of
 from ditbench.harness.errors import InputError
-from ditbench.harness.quality.images.npz import read_arrays
-from ditbench.harness.quality.images.quantise import quantise
 from ditbench.harness.sample.execution import tf32
-from ditbench.harness.sample.making import NotFiniteError
-from ditbench.harness.store.arrays import write_npz
+from ditbench.harness.sample.quantise import quantise
+from ditbench.harness.sample.shards import NotFiniteError
+from ditbench.harness.store.arrays import read_arrays, write_npz
 from ditbench.harness.store.records import DecoderSpec
-from ditbench.harness.suite.identity import digest
-from ditbench.harness.suite.weights import sha256_of
 from ditbench.methods.errors import CheckpointError
 from ditbench.methods.latent.autoencoder import LatentDecoder, load_decoder
 
-# Raise it when the same latents, decoder and settings give other pictures.
-VERSION = 1
 OVERLAP = 4  # neighbouring tiles share at least a quarter of their side
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -115,12 +111,6 @@ def bind_decoder(spec: DecoderSpec, weights: Path | None, device: str) -> Pictur
     if weights is not None and spec.weights_sha256 is not None and sha256_of(weights) != spec.weights_sha256:
         raise CheckpointError(f"{weights} changed since the plan was made: run the suite again")
     return PictureDecoder(load_decoder(weights).to(device, _DTYPES[spec.dtype]), spec, device)
-
-
-def decoded_folder(samples_folder: Path, spec: DecoderSpec) -> Path:
-    """Where the pictures of a folder of shards lie: another place for every decoder and way of decoding."""
-    key = digest({"version": VERSION, "decoder": spec.model_dump(exclude={"weights"})})
-    return samples_folder / f"decoded-{key[:12]}"
 
 
 def decode_shards(

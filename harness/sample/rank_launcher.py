@@ -1,7 +1,7 @@
 """``torchrun`` on this machine for one order: starts the ranks, ends them all when one fails, and says which one did.
 
-``python -m ditbench.harness.sample.agent N ORDER.json``. It is torch's own launcher, called as a function, because
-only so does one learn which rank ended by which signal.
+``python -m ditbench.harness.sample.rank_launcher N ORDER.json``. It is torch's own launcher, called as a
+function, because only so does one learn which rank ended by which signal.
 """
 
 from __future__ import annotations
