@@ -114,6 +114,45 @@ def test_models_of_a_flow_are_their_siblings_own_classes_and_nothing_is_written_
     assert not classes & {"sit", "dysit", "flexisit"}
 
 
+# Words of single methods: their names, config keys, and fields of their plans. ``_`` parts words as a space does.
+OF_METHODS = re.compile(
+    r"(?<![a-z])(?:"
+    r"dydit|dysit|dyflux|flexi|flexidit|flexisit|(?:td.)?lora|sdt|tdw|"
+    r"activity|activities|schedules?|adapters?|experts?|layouts?|patch|patches|"
+    r"(?<=[.\"'])(?:heads|groups)(?=[\"']|\b)"
+    r")(?![a-z])",
+    re.IGNORECASE,
+)
+# What else such words mean: matplotlib's layout and patches, the noise schedule of a diffusion process; and places
+# that hold published figures, or networks with patches of their own.
+OTHERWISE = re.compile(r"layout=\"constrained\"|set_layout_engine|matplotlib\.patches|\bPatch\b|noise schedules?")
+EXEMPT = ("harness/published/", "harness/quality/extractors/")
+
+
+@pytest.mark.parametrize("package", ["report"])
+def test_no_method_is_named_outside_methods(package):
+    found = [
+        f"{name}:{number}: {line.strip()}"
+        for file in sorted((ROOT / package).rglob("*"))
+        if file.suffix in (".py", ".typ", ".yaml") and not (name := str(file.relative_to(ROOT))).startswith(EXEMPT)
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if OF_METHODS.search(OTHERWISE.sub("", line))
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "line", ["spec.config['activity']", "plan.heads", "schedule_of(row)", '"TD-LoRA r=2"', "patch 4"]
+)
+def test_words_of_methods_are_found_in_code_and_sentences(line):
+    assert OF_METHODS.search(OTHERWISE.sub("", line))
+
+
+@pytest.mark.parametrize("line", ['plt.figure(layout="constrained")', "groups_of(view)", "a noise schedule", "th.head"])
+def test_words_that_mean_something_else_are_not(line):
+    assert not OF_METHODS.search(OTHERWISE.sub("", line))
+
+
 def modules() -> dict[str, Path]:
     """Dotted name -> file of every module of the package."""
     roots = [(ROOT / part, f"ditbench.{part}") for part in sorted(PARTS)] + [(ROOT / "ditbench/cli", "ditbench.cli")]

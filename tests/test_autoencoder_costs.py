@@ -14,8 +14,9 @@ from ditbench.harness.sample.picture_decoder import bind_decoder
 from ditbench.harness.sample.shards import NotFiniteError
 from ditbench.harness.store.records import CellSpec, DecoderSpec, Quantity
 from ditbench.methods.latent.autoencoder import load_decoder, make_autoencoder_files
-from ditbench.report.decode_table import decode_table
-from ditbench.report.run_view import Row, RunView
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
+from ditbench.report.tables.decode import decode_table
 
 
 @pytest.fixture(scope="module")

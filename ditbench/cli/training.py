@@ -40,9 +40,10 @@ def train_recipe(recipe: str, out: Path | None, publish: bool, device: str = "cp
     """
     import torch
 
-    from ditbench.harness.assets.locations import weights_path
+    from ditbench.harness.assets.locations import verify_weights, weights_path
     from ditbench.harness.suite.positions import parse, read_text
     from ditbench.harness.suite.validation import validate
+    from ditbench.methods.entries import UnknownNameError
     from ditbench.methods.errors import CheckpointError, ConfigError
     from ditbench.methods.training.recipe import Recipe
     from ditbench.methods.training.run import run_recipe
@@ -51,9 +52,13 @@ def train_recipe(recipe: str, out: Path | None, publish: bool, device: str = "cp
     path = recipe_path(recipe)
     chosen = seeded(validate(Recipe, parse(read_text(path), path)), seed)
     folder = out or Path("runs") / "train" / chosen.recipe
+    base = None
+    if chosen.base is not None:
+        base = weights_path(chosen.base)
+        verify_weights(chosen.base)
     try:
-        result = run_recipe(chosen, folder, weights_path(chosen.base) if chosen.base else None, device=device)
-    except (CheckpointError, ConfigError) as error:
+        result = run_recipe(chosen, folder, base, device=device)
+    except (UnknownNameError, CheckpointError, ConfigError) as error:
         raise InputError(str(error)) from None
     figures = dict(result.figures)
     if chosen.kind == "denoiser" and chosen.dataset == "digits" and not chosen.method.endswith("-testing"):

@@ -9,8 +9,9 @@ from typing import Any
 from ditbench.harness.assets import KNOWN, Entry, digest_of, load_assets, require, verified
 from ditbench.harness.assets.digests import content_digest
 from ditbench.harness.errors import InputError, MissingFileError, did_you_mean
+from ditbench.methods.entries import UnknownNameError
+from ditbench.methods.zoo import ZOO, checkpoint, declared_sha256
 
-_ZOO = "zoo:"
 ASSET = "asset:"
 
 
@@ -20,15 +21,21 @@ def zoo_folder() -> Path:
 
 
 def weights_path(weights: str, folder: bool = False) -> Path:
-    """The file of ``zoo:NAME``, of ``asset:NAME`` in ``ditbench.toml``, or of a path.
+    """The file of ``zoo:NAME`` or a plugin's ``zoo:DISTRIBUTION/NAME``, of ``asset:NAME`` in ``ditbench.toml``, or of a
+    path.
 
     folder: these are an autoencoder's weights, which may be a folder.
 
     Raises MissingFileError where the user has yet to bring the file, InputError for any other fault; both without a
     place.
     """
-    if weights.startswith(_ZOO):
-        name = weights.removeprefix(_ZOO)
+    if _is_plugged(weights):
+        try:
+            return checkpoint(weights.removeprefix(ZOO))
+        except UnknownNameError as error:
+            raise InputError(str(error)) from None
+    if weights.startswith(ZOO):
+        name = weights.removeprefix(ZOO)
         shipped = {file.stem: file for file in sorted(zoo_folder().glob("*.safetensors"))}
         if name not in shipped:
             known = ", ".join(shipped) or "none"
@@ -59,9 +66,14 @@ def weights_digest(weights: str, folder: bool = False) -> str:
 
 
 def verify_weights(weights: str, folder: bool = False) -> None:
-    """Raise InputError if an asset's content is not what ``ditbench.toml`` declares. Other weights declare nothing."""
+    """Raise InputError if an asset's content is not what ``ditbench.toml`` declares, or a plugin's not what its entry
+    does. Other weights declare nothing."""
     if weights.startswith(ASSET):
         verified(_entry(weights, folder))
+    if _is_plugged(weights):
+        digest, expected = sha256_of(weights_path(weights)), declared_sha256(weights.removeprefix(ZOO))
+        if expected and digest != expected:
+            raise InputError(f"{weights}: its SHA-256 begins with {digest[:12]}, and its entry says {expected[:12]}")
 
 
 def asset_config(weights: str | None) -> dict[str, Any]:
@@ -82,6 +94,10 @@ def sha256_of(path: Path) -> str:
         return content_digest(path)
     except InputError as error:
         raise InputError(f"weights: {error.message}") from None
+
+
+def _is_plugged(weights: str) -> bool:
+    return weights.startswith(ZOO) and "/" in weights
 
 
 def _entry(weights: str, folder: bool) -> Entry:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,13 +19,14 @@ from ditbench.harness.sample.seeds import SampleStreams
 from ditbench.harness.store.records import CellSpec
 from ditbench.methods.conditions import LABEL, Conditions
 from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser, loop_plans
-from ditbench.methods.diffusion.sampler import Noise, Sampler, SamplerOptions
+from ditbench.methods.diffusion.sampler import Noise, Sampler
 from ditbench.methods.entries import UnknownNameError
 from ditbench.methods.errors import CheckpointError, ConfigError
 from ditbench.methods.modifiers import modified
 from ditbench.methods.plans import StepPlan
 from ditbench.methods.protocols import Denoiser
-from ditbench.methods.registry import facts_of, samplers
+from ditbench.methods.registry import facts_of
+from ditbench.methods.sampling import loop, make_rule, make_sampler
 from ditbench.methods.weights import randomise
 from ditbench.methods.work import WorkLedger
 
@@ -94,34 +94,19 @@ class BoundCell:
         self, guided: GuidedDenoiser, z: Tensor, noise: Noise, see: Callable[[Tensor, int], None] | None = None
     ) -> Tensor:
         """From z to samples (n, C, …) float32; ``see`` gets the denoiser's input and the evaluation's number."""
-        dtype = DTYPES[self.spec.dtype]
-
-        def denoise(x: Tensor, step: int, t: float | None = None) -> Tensor:
-            x = x.to(dtype)
-            if see is not None:
-                see(x, step)
-            return guided(x, step, t).float()
-
-        with torch.inference_mode():
-            return self.sampler.sample(denoise, z, noise)
+        return loop(self.sampler, guided, z, noise, DTYPES[self.spec.dtype], see)
 
 
 def bind_sampler(spec: CellSpec, model: Denoiser) -> tuple[Sampler, GuidanceRule]:
     """Sampler and guidance of a cell. Raises ConfigError where the sampler needs another prediction."""
-    if samplers()[spec.sampler].predicts != model.process.predicts:
-        fitting = ", ".join(each.name for each in samplers() if each.predicts == model.process.predicts)
-        raise ConfigError(
-            f"{spec.sampler} needs a model that predicts {samplers()[spec.sampler].predicts}, and {spec.method} "
-            f"predicts {model.process.predicts} (its samplers: {fitting})"
-        )
-    sampler: Sampler = samplers()[spec.sampler].load()(
-        spec.steps, SamplerOptions(**spec.sampler_options), model.process
-    )
-    interval = spec.guidance_interval
-    if interval is not None and model.process.predicts == "velocity" and interval[1] == model.process.cleanest:
-        interval = (interval[0], math.inf)  # an adaptive solver looks beyond the data's time
-    rule = GuidanceRule(spec.guidance_scale, interval, spec.guidance_channels, spec.guidance_weak)
-    return sampler, rule
+    rule = {
+        "scale": spec.guidance_scale,
+        "interval": spec.guidance_interval,
+        "channels": spec.guidance_channels,
+        "weak": spec.guidance_weak,
+    }
+    sampler = make_sampler(spec.sampler, spec.steps, spec.sampler_options, model.process)
+    return sampler, make_rule(rule, model.process)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ditbench.methods.older_records import imposed_by
 
 RECORD_SCHEMA_VERSION = 1
 
@@ -33,10 +35,10 @@ class Quantity(Frozen):
 class Column(Frozen):
     """How one value of a record is shown where no table knows it: under ``columns`` of the record's ``detail``."""
 
-    value: str = Field(description="its name among the values")
+    name: str = Field(description="of the value")
     title: str
-    unit: str = ""
-    digits: int = Field(default=4, ge=1, description="significant ones")
+    unit: str = Field(default="", description="empty: the value's own")
+    digits: int | None = Field(default=None, ge=0, description="after the point; null: as many as it needs")
 
 
 class Failure(Frozen):
@@ -107,6 +109,13 @@ class CellSpec(Frozen):
     cost_only: bool = Field(default=False, description="random weights or an imposed cost: quality means nothing here")
     imposed: str = Field(default="", description="the config key that imposes the cost; empty: none does")
     code: str = Field(default="", description="which code ran: distributions with versions and digests of sources")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_versions(cls, stored: Any) -> Any:
+        if not isinstance(stored, dict) or "imposed" in stored:
+            return stored
+        return {**stored, "imposed": imposed_by(stored.get("config") or {})}
 
 
 class Record(Frozen):

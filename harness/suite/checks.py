@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache, partial
 from typing import Any
 
-from ditbench.harness.errors import InputError, Position
+from ditbench.harness.errors import InputError, Position, did_you_mean
 from ditbench.harness.measurements.measurement import Asked
 from ditbench.harness.measurements.registry import measurements
 from ditbench.harness.published.load import fault_of
@@ -38,10 +38,17 @@ def _place(node: Node, *path: str | int) -> Position:
     return node.nearest(path).position
 
 
+def _key_place(node: Node, *path: str | int) -> Position:
+    found = node.nearest(path)
+    return found.key or found.position
+
+
 def _check_names(settings: Settings, node: Node) -> None:
     wanted: list[tuple[Registry[Any], str, Position]] = [
         (registry.samplers(), str(settings.sampler.name), _place(node, "sampler", "name"))
     ]
+    for number, each in enumerate(settings.modifiers):
+        wanted += [(registry.modifiers(), name, _place(node, "modifiers", number)) for name in each]
     if settings.dataset is not None:
         wanted.append((registry.datasets(), settings.dataset, _place(node, "dataset")))
     for known, name, place in wanted:
@@ -64,6 +71,10 @@ def _check_sampler(settings: Settings, facts: Facts, node: Node) -> None:
         )
     for option in sampler.model_dump(exclude={"name"}, exclude_defaults=True):
         if option not in entry.options:
+            known = [*entry.options, *(name for name in type(sampler).model_fields if name not in entry.options)]
+            if option in (sampler.model_extra or {}):
+                hint = did_you_mean(option, known) or f" (known: {', '.join(known)})"
+                raise InputError(f"unknown key {option!r}{hint}", _key_place(node, "sampler", option))
             owners = ", ".join(each.name for each in samplers if option in each.options)
             raise InputError(
                 f"{option} is an option of {owners}, and the sampler is {entry.name}", _place(node, "sampler", option)

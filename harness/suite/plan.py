@@ -24,6 +24,7 @@ from ditbench.harness.suite.load import LoadedSuite
 from ditbench.harness.suite.planned import Missing, PlannedCell, PlannedMeasurement, plan_cell
 from ditbench.harness.suite.positions import Node
 from ditbench.harness.suite.schema import Sampler, Suite
+from ditbench.methods.code import OWN
 from ditbench.methods.facts import Facts
 from ditbench.methods.registry import code_of, samplers
 
@@ -181,6 +182,7 @@ def _spec(
         method=settings.method,
         variant=draft.variant,
         config=settings.config,
+        modifiers=settings.modifiers,
         weights=settings.weights,
         weights_sha256=digests.get("weights"),
         sampler=str(settings.sampler.name),
@@ -204,12 +206,18 @@ def _spec(
         timeout_s=settings.timeout_s or suite.limits.timeout_s,
         cost_only=settings.weights is None or bool(facts.imposed),
         imposed=facts.imposed,
-        code=code_of(settings.method, str(settings.sampler.name)),
+        code=code_of(
+            settings.method,
+            str(settings.sampler.name),
+            [name for each in settings.modifiers for name in each],
+        ),
     )
 
 
 def sampler_options(sampler: Sampler) -> dict[str, Any]:
     """The options that count for this sampler."""
     entry = samplers()[str(sampler.name)]
+    if entry.origin.name != OWN:
+        return sampler.model_dump(include={*entry.options}, exclude_unset=True)
     taken = ("spacing", "eta", "clip") if entry.predicts == "noise" else entry.options
     return sampler.model_dump(include=set(taken))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, create_model, field_validator
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, create_model, field_validator
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from ditbench.harness.measurements.registry import measurements
@@ -66,7 +66,7 @@ class Guidance(Strict):
 
     weak: Literal["conditional", "unconditional"] = Field(
         default="conditional",
-        description="what guides where a schedule gives the guidance branch coarser patches: its prediction for the "
+        description="what guides where the method runs the guidance branch more cheaply: its prediction for the "
         "class, at scale 1 + (s − 1) / 2.5, or for no class",
     )
 
@@ -79,7 +79,9 @@ class Guidance(Strict):
 
 
 class Sampler(Strict):
-    """A sampler with its options."""
+    """A sampler with its options; those of a plugin's sampler are its own, and checked against its entry."""
+
+    model_config = ConfigDict(extra="allow")
 
     name: str | None = Field(default=None, description="name in the samplers registry; unset: ddpm, or euler for flows")
     spacing: Literal["even", "ddim"] = Field(default="even", description="timestep respacing as the reference names it")
@@ -108,6 +110,9 @@ class CellFields(Strict):
 
     method: str | None = None
     config: dict[str, Any] | None = Field(default=None, description="overrides of the method's config")
+    modifiers: list[dict[str, dict[str, Any]]] | None = Field(
+        default=None, description="put around the method, innermost first: what ``with`` says inside ``method``"
+    )
     weights: str | None = Field(
         default=None, description="'zoo:NAME', 'asset:NAME', a path (relative to the suite), or unset: random"
     )
