@@ -1,8 +1,11 @@
 """Where jobs are done, and whose environment a record holds."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import commands
 import pytest
 
 from ditbench.harness.environment import environment, fingerprint
@@ -74,6 +77,14 @@ def test_a_clock_that_was_planned_for_another_machine_is_refused_and_a_count_is_
 def test_an_unknown_executor_is_said_in_one_line():
     with pytest.raises(InputError, match=r"--executor locl: unknown \(did you mean 'local'\?\)"):
         executor_of("locl")
+
+
+@pytest.mark.slow
+def test_threads_that_are_bound_to_cores_leave_a_cell_the_cores_that_it_was_planned_for(loaded, tmp_path):
+    command = [sys.executable, "-m", "ditbench", "run", "s.yaml", "--out", "out", "--only", "a"]
+    bound = {**commands.environment(), "OMP_PROC_BIND": "true"}
+    done = subprocess.run(command, cwd=tmp_path, env=bound, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "2 measured" in done.stdout, done.stdout + done.stderr
 
 
 def test_a_job_is_as_patient_as_its_cell(loaded, tmp_path):

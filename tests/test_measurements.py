@@ -117,7 +117,7 @@ def test_one_module_and_one_line_make_a_measurement_that_runs_and_is_shown(regis
     assert done.failures == () and done.ran == 2
     record = RunStore(tmp_path / "out").cells()["one"]["weight-norm"]
     assert record.values["norm"].value > 1 and record.options == {"order": 1}
-    assert record.detail["columns"] == [{"value": "norm", "title": "norm of the weights", "unit": "", "digits": 3}]
+    assert record.detail["columns"] == [{"name": "norm", "title": "norm of the weights", "unit": "", "digits": 3}]
     assert run(load_suite(tmp_path / "own.yaml"), plan, plan, tmp_path / "out").reused == 2
 
 

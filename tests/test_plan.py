@@ -94,7 +94,6 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "timeout_s": (5.0, set()),
     "batch": (64, set()),  # counts through the options of what is timed
     "cost_only": (True, set()),
-    "modifiers": (({"fora": {"interval": 3}},), ALL),
     "imposed": ("activity", set()),
     "code": ("ditbench 9.9", ALL),
 }

@@ -23,6 +23,8 @@ from ditbench.harness.store.records import Record
 from ditbench.harness.store.store import RunStore
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import Plan, make_plan
+from ditbench.report.run_view import load_run
+from ditbench.report.tables.more import more_figures
 
 SUITE = """
 suite: figures
@@ -62,8 +64,10 @@ def test_a_named_metric_gives_figures_with_columns_and_one_without_says_why(tmp_
     record = ran(tmp_path, "metrics: [brightness, spread]")
     assert record.status == "ok", record.failure
     assert 0 < record.values["brightness"].value < 255 and record.values["frechet"].value > 0
-    shown = {each["value"]: each["title"] for each in record.detail["columns"]}
+    shown = {each["name"]: each["title"] for each in record.detail["columns"]}
     assert shown == {"brightness": "mean grey", "brightness_reference": "brightness_reference"}
+    figures = more_figures(load_run(tmp_path / "out"))
+    assert [(each.key, each.title) for each in figures] == [*shown.items()], "none of the protocol's own is shown twice"
     assert record.detail["not_available"]["spread"] == "fewer than 50 samples"
     stamps = record.detail["protocol"]["metrics"]
     assert [each.split(":")[0] for each in stamps] == ["brightness 7", "spread 1"] and "ditbench-figures" in stamps[0]

@@ -18,7 +18,7 @@ class WeightNorm(Measurement[NormOptions]):
     name = "weight-norm"
     summary = "the norm of all weights"
     options = NormOptions
-    columns = (Column(value="norm", title="norm of the weights", digits=3),)
+    columns = (Column(name="norm", title="norm of the weights", digits=3),)
 
     def run(self, turn: Turn) -> Finding:
         import torch

@@ -125,5 +125,5 @@ def mean_of_blocks(found: Sequence[Measured], least: int) -> Measured:
 
 def columns_of(names: Sequence[str], found: Measured) -> list[Column]:
     """How the figures are shown."""
-    declared = {column.value: column for name in names for column in metric_of(name).columns}
-    return [declared.get(name) or Column(value=name, title=name) for name in found.values]
+    declared = {column.name: column for name in names for column in metric_of(name).columns}
+    return [declared.get(name) or Column(name=name, title=name) for name in found.values]

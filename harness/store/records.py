@@ -35,10 +35,10 @@ class Quantity(Frozen):
 class Column(Frozen):
     """How one value of a record is shown where no table knows it: under ``columns`` of the record's ``detail``."""
 
-    value: str = Field(description="its name among the values")
+    name: str = Field(description="of the value")
     title: str
-    unit: str = ""
-    digits: int = Field(default=4, ge=1, description="significant ones")
+    unit: str = Field(default="", description="empty: the value's own")
+    digits: int | None = Field(default=None, ge=0, description="after the point; null: as many as it needs")
 
 
 class Failure(Frozen):

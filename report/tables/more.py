@@ -34,7 +34,7 @@ class Figure:
 
 def more_figures(view: RunView, taken: Collection[str] = ()) -> tuple[Figure, ...]:
     """Every value that some cell has, measurement by measurement, as its records declare (``detail["columns"]``: name,
-    title, unit, digits) or else as its values are called.
+    title, unit, digits) or else as its values are called. Of measurements with a table only what they declare.
 
     A key that is ``taken``, or another measurement's, has the measurement's name before it.
     """
@@ -42,10 +42,11 @@ def more_figures(view: RunView, taken: Collection[str] = ()) -> tuple[Figure, ..
     keys = set(taken)
     for row in view.rows:
         for measurement, record in row.records.items():
-            if measurement in SHOWN_ELSEWHERE or record.status != "ok":
+            if record.status != "ok":
                 continue
             declared = _declared(record.detail)
-            for name in dict.fromkeys([*(n for n in declared if n in record.values), *record.values]):
+            others = () if measurement in SHOWN_ELSEWHERE else record.values
+            for name in dict.fromkeys([*(n for n in declared if n in record.values), *others]):
                 if (measurement, name) not in found:
                     key = f"{measurement}_{name}" if name in keys else name
                     keys.add(key)

@@ -38,7 +38,7 @@ BRIGHTNESS = MetricEntry(
     "ditbench_figures:brightness",
     "mean grey level",
     version="7",
-    columns=(Column(value="brightness", title="mean grey", digits=3),),
+    columns=(Column(name="brightness", title="mean grey", digits=3),),
 )
 
 
