@@ -142,7 +142,8 @@ def checkpoint_problem(spec: CellSpec, path: Path | None) -> Problem | None:
     if found is not None:
         return found
     try:
-        problem = None if path is None else checkpoint_mismatch(cast(torch.nn.Module, bare), path)
+        fresh = meta_model(spec) if spec.modifiers else bare  # a modifier may have changed modules
+        problem = None if path is None else checkpoint_mismatch(cast(torch.nn.Module, fresh), path)
     except CheckpointError as error:
         return Problem("weights", str(error))
     return Problem("weights", f"{path} does not fit {spec.method}: {problem}") if problem else None
@@ -165,6 +166,13 @@ def meta_model(spec: CellSpec) -> Denoiser:
     return model
 
 
+_MEMORY_IN_GRAPHS = (
+    "mode",
+    "a graph replays what was computed in one step, and this method reuses what the step before it kept: take mode "
+    "eager or compiled",
+)
+
+
 def _loop_problem(spec: CellSpec, model: Denoiser, sampler: Sampler, rule: GuidanceRule) -> Problem | None:
     """Whether the method can run over the cell's steps as it says, and be compared as it asks. Raises ConfigError."""
     plans = loop_plans(model, sampler, rule)
@@ -172,11 +180,13 @@ def _loop_problem(spec: CellSpec, model: Denoiser, sampler: Sampler, rule: Guida
     plans = plans or [model.plan_at(model.process.noisiest), model.plan_at(model.process.cleanest)]
     if "agreement" in spec.measure and len(model.alternatives(plans[0])) < 2:
         return Problem("measure", f"agreement compares a method's ways of computing a step, and {spec.method} has one")
+    if "agreement" in spec.measure and model.remembers:
+        return Problem("measure", f"agreement asks for steps one by one, and {spec.method} reuses what a loop kept")
     if rule.scale != 1.0 and not model.facts.guidable:
         return Problem("guidance", f"{spec.method} has no condition that can be left out: give guidance 1")
     found = model.loop_problem(plans, [rule.guides(plan.timestep) for plan in plans])
     if found is None and spec.mode == "graph":
-        found = model.graph_problem(plans)
+        found = _MEMORY_IN_GRAPHS if model.remembers else model.graph_problem(plans)
     return None if found is None else Problem(found[0], f"{spec.method}: {found[1]}")
 
 
