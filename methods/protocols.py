@@ -253,6 +253,11 @@ class WholeCall(torch.nn.Module):
         super().__init__()
         self.model, self.plan = model, plan
 
+    def prepare(self) -> None:
+        """Make ahead what calls reuse, in eval mode."""
+        self.eval()
+        self.model.prepare(self.plan)
+
     def forward(self, x: Tensor, t: Tensor, *tensors: Tensor) -> Tensor:
         kind = zeros(self.model.facts, len(x), x.device)
         conditions = kind.replaced(dict(zip(kind.tensors, tensors, strict=True))) if tensors else kind

@@ -58,6 +58,16 @@ def test_imports_run_from_report_to_harness_to_methods(folder):
     assert not {file: names for file, names in wrong.items() if names}
 
 
+def test_training_adapters_conversion_and_weights_know_no_method():
+    """So that those of other distributions are served as ours; only the registry names methods."""
+    methods_own = {f"ditbench.methods.{name}" for name in ("backbones", "dydit", "flexidit")}
+    apart = tuple(f"methods/{name}" for name in ("backbones/", "dydit/", "flexidit/", "registry.py"))
+    shared = {file: names for file, names in imports_of("methods").items() if not file.startswith(apart)}
+    assert len(shared) > 30 and among(imports_of("methods")["methods/registry.py"], {"ditbench.methods.entries"})
+    wrong = {file: among(names, methods_own) for file, names in shared.items()}
+    assert not {file: names for file, names in wrong.items() if names}
+
+
 @pytest.mark.parametrize("folder", [*sorted(PARTS), "ditbench/cli", "ditbench", "studies", "tests"])
 def test_parts_of_the_package_are_imported_by_their_full_names(folder):
     wrong = {file: sorted({name.split(".")[0] for name in names} & PARTS) for file, names in imports_of(folder).items()}

@@ -21,7 +21,7 @@ from ditbench.harness.stats.intervals import mean_interval
 from ditbench.harness.store.records import Quantity
 from ditbench.methods.diffusion.guidance import GuidanceRule
 from ditbench.methods.plans import StepPlan
-from ditbench.methods.protocols import Denoiser
+from ditbench.methods.protocols import Denoiser, WholeCall
 from ditbench.methods.work import Decided, WorkEntry, WorkUnit
 
 EXACT = "exact count"
@@ -86,6 +86,8 @@ class WorkCounter:
             if any(parameter.is_meta for parameter in module.parameters()):
                 # memory for one unit is enough, its values do not matter
                 module = copy.deepcopy(module).to_empty(device="cpu")
+            if isinstance(module, WholeCall):
+                module.prepare()
             self._units[key] = count_module(module, unit.inputs())
         return self._units[key]
 
