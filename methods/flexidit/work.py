@@ -5,6 +5,8 @@ Projecting kernels and folding updates in happens once, not in calls: it is in n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,12 +31,18 @@ def work_units(model: FlexiDiT, plan: StepPlan, rows: int) -> list[WorkUnit]:
     if layout is not None:
         return _packed(model, plan, layout, rows // 2)
     if plan.guidance is not None:
-        return [unit for branch in plan.branches for unit in work_units(model, branch, rows // 2)]
+        half = rows // 2
+        return [unit for branch in plan.branches for unit in _of_rows(half, work_units(model, branch, half))]
     return [
         *model.work_of_condition(rows),
         *_ends(model, size, rows),
         *model.work_of_blocks(rows, config.tokens_at(size), plan, model.update_at(size)),
     ]
+
+
+def _of_rows(rows: int, units: Sequence[WorkUnit]) -> list[WorkUnit]:
+    """Pieces on other rows than the call's have keys of their own: counts are kept by key and the call's rows."""
+    return [replace(unit, key=f"{unit.key} of {rows} rows") for unit in units]
 
 
 def _ends(model: FlexiDiT, size: int, rows: int) -> list[WorkUnit]:
@@ -70,9 +78,9 @@ def _packed(model: FlexiDiT, plan: StepPlan, layout: Layout, images: int) -> lis
     packed = PackedBlock(model.blocks[0], layout.name, images, long, short, layout.same_class)
     block = BlockWork(packed, model.switch, update)
     return [
-        *model.work_of_condition(conditions),
-        *_ends(model, large, images),
-        *_ends(model, small, images),
+        *_of_rows(conditions, model.work_of_condition(conditions)),
+        *_of_rows(images, _ends(model, large, images)),
+        *_of_rows(images, _ends(model, small, images)),
         WorkUnit(
             f"block {layout.name} of {long} and {short}, {conditions} conditions",
             config.depth,
