@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ditbench.harness.conformance.outcome import Fault, Outcome, judged, ok
+from ditbench.harness.conformance.outcome import Fault, Outcome, does_not_apply, judged, ok, wrong
 from ditbench.harness.conformance.subject import ROWS, Subject, around_of
 from ditbench.harness.measure.flops import WorkCounter
 from ditbench.harness.measure.operators import UncountedOperatorError
@@ -15,19 +15,21 @@ from ditbench.methods.diffusion.guidance import loop_plans
 from ditbench.methods.plans import StepPlan
 from ditbench.methods.work import WorkEntry, WorkLedger
 
+_FREE = "use operators that have a rule, or give them one in harness/measure/operators.py"
+
 
 def pieces(subject: Subject) -> Outcome:
     """Real calls are traced, one a distinct plan: guided, unguided, of several images, and where the data decide."""
     cells = {cell.rule.scale: cell for cell in (subject.cell, subject.unguided)}
-    faults, traced = list[Fault](), 0
+    traced = 0
     for cell in cells.values():
         for how, prove in _ways(subject, cell):
             try:
                 traced += int(prove()["distinct_calls"])
             except (WorkMismatchError, UncountedOperatorError) as error:
-                faults.append(Fault(f"{how}: {error}", subject.place("work")))
-                break
-    return judged(faults, f"{traced} calls traced")
+                do = _FREE if isinstance(error, UncountedOperatorError) else ""
+                return wrong(f"{how}: {error}", subject.place("work"), do)
+    return ok(f"{traced} calls traced")
 
 
 def _ways(subject: Subject, cell: BoundCell) -> list[tuple[str, Callable[[], dict[str, Any]]]]:
@@ -40,7 +42,8 @@ def _ways(subject: Subject, cell: BoundCell) -> list[tuple[str, Callable[[], dic
     except Exception:  # the check of the meta build tells it
         return [real]
     images = 1 if cell.rule.scale != 1.0 else 3
-    ways = [(f"{how}, {images} images", lambda: prove_plans(meta, open_plans, cell.rule, images))]
+    first = f"{how}, {images} image{'s' if images > 1 else ''}"
+    ways = [(first, lambda: prove_plans(meta, open_plans, cell.rule, images))]
     if model.data_decide:
         return [*ways, real]
     if model.needs_weights:
@@ -102,7 +105,10 @@ def on_meta(subject: Subject) -> Outcome:
             if ours != theirs:
                 differing = sorted({repr(each[0]) for each in {*ours} ^ {*theirs}})
                 return judged([Fault(f"other pieces {where}: {', '.join(differing[:3])}", subject.place("work"))])
-            a, b = here.call(plan, rows), there.call(plan, rows)
+            try:
+                a, b = here.call(plan, rows), there.call(plan, rows)
+            except UncountedOperatorError:
+                return does_not_apply("its pieces cannot be counted")
             if a != b:
                 names = sorted(name for name in {*a, *b} if a[name] != b[name])
                 return judged([Fault(f"other counts {where}: {', '.join(names)}", subject.place("work"))])

@@ -26,7 +26,8 @@ else:
 
 def equal(subject: Subject) -> Outcome:
     """What the entry says is what the model says, and what its process predicts."""
-    told, model = subject.facts, subject.model
+    model = subject.model
+    told = subject.facts if subject.entry.facts else model.facts
     where = subject.place("facts")
     source = subject.entry.facts if isinstance(subject.entry.facts, str) else "the entry's facts"
     faults = [

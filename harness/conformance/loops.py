@@ -75,21 +75,21 @@ def repeats(subject: Subject) -> Outcome:
     model = subject.model
     if not model.remembers:
         return does_not_apply("nothing is remembered")
-    cell = subject.cell
-    guided = cell.denoiser(subject.conditions)
     size = 0
-    with torch.inference_mode():
+    for cell in (subject.cell, subject.unguided):
+        guided = cell.denoiser(subject.conditions)
         for number, step in enumerate(subject.walk):
             before = guided.memory.snapshot()
-            first = guided(step.x, number).clone()
-            size = max(size, guided.memory.bytes)
-            after = guided.memory.snapshot()
-            guided.memory.restore(before)
-            again = guided(step.x, number)
+            with torch.inference_mode():
+                first = guided(step.x, number).clone()
+                after = guided.memory.snapshot()
+                guided.memory.restore(before)
+                again = guided(step.x, number)
             if not torch.equal(first, again):
                 what = f"evaluation {number} from the same memory differs by {off(again, first):.1e} the second time"
                 return wrong(what, subject.place("predict", "forward"))
             guided.memory.restore(after)
+            size = max(size, guided.memory.bytes)
     return ok(f"{size / 2**20:.2f} MiB kept for {ROWS} images")
 
 
@@ -113,8 +113,7 @@ def prepared(subject: Subject) -> Outcome:
             found = predict(model, step.x, step.plan, subject.conditions)
             if not torch.equal(found, output):
                 what = f"after {name}() the output differs by {off(found, output):.1e}"
-                faults.append(Fault(f"{what}, at timestep {step.plan.timestep:g}", subject.place(name)))
-                break
+                return wrong(f"{what}, at timestep {step.plan.timestep:g}", subject.place(name))
     if tuned and (by := _tuned_off(subject, model)) > CLOSE:
         faults.append(Fault(f"as tune found fastest, outputs differ by {by:.1e}", subject.place("tune")))
     model.forget()

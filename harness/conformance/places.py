@@ -10,13 +10,14 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-_NEVER = ("ditbench.harness", "ditbench.cli", "torch", "fvcore")
+_NEVER = ("ditbench.harness", "torch", "fvcore")
 
 
 def place_of(kind: type, *names: str) -> str:
-    """'my/model.py:31 (MyModel.work)' of the first of these attributes that ``kind`` or a base of it writes itself."""
-    for name in names:
-        for owner in kind.__mro__:
+    """'my/model.py:31 (MyModel.work)': of these attributes the one that is written nearest to ``kind``; torch's own are
+    passed over."""
+    for owner in (each for each in kind.__mro__ if not _within(each.__module__, _NEVER)):
+        for name in names:
             if name in vars(owner):
                 found: Any = inspect.unwrap(_function(vars(owner)[name]))
                 inherited = "" if owner is kind else f", which {kind.__name__} inherits"
@@ -48,7 +49,9 @@ def error_place(error: BaseException, packages: Sequence[str]) -> str:
 
 def first_line(error: BaseException) -> str:
     """'TypeError: what it says', in one line."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    # str() of a KeyError is a literal
+    told = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    text = next((line.strip() for line in told.splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
 

@@ -130,6 +130,7 @@ class Subject:
             config=self.config,
             modifiers=self.around,
             sampler=sampler.name,
+            sampler_options={"clip": True} if predicts == "noise" else {},
             steps=self.steps,
             guidance_scale=scale,
             dtype=dtype,
@@ -143,16 +144,10 @@ class Subject:
 
     @cached_property
     def walk(self) -> list[Step]:
-        """The evaluations of a loop of ROWS samples."""
-        steps: list[Step] = []
+        """The evaluations of a loop of ROWS samples. Each has fresh noise: states that random weights lead to grow, and
+        saturate what they go through."""
         streams = self.unguided.streams(range(ROWS))
-        guided = self.unguided.denoiser(streams.conditions)
-
-        def see(x: Tensor, step: int) -> None:
-            steps.append(Step(guided.told(step, x)[0], x.clone()))
-
-        self.unguided.loop(guided, streams.noise(), streams.noise, see)
-        return steps
+        return [Step(plan.branches[0], streams.noise()) for plan in self.unguided.plans()]
 
     @cached_property
     def looked_at(self) -> list[Step]:
