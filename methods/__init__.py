@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     import torch
 
-__all__ = ["build", "convert", "load_weights", "names"]
+    from ditbench.methods.sampling import sample
+
+__all__ = ["build", "convert", "load_weights", "names", "sample"]
 
 
 def build(name: str, **config: Any) -> torch.nn.Module:
@@ -62,3 +64,12 @@ def convert(model: torch.nn.Module, name: str, **config: Any) -> torch.nn.Module
         raise ConfigError(f"nothing converts into {name!r} (these do: {known})")
     converted: torch.nn.Module = entry.load_converter()(model, **{**entry.preset, **config})
     return converted.eval()
+
+
+def __getattr__(name: str) -> Any:
+    """``sample`` imports torch: it comes with its first use."""
+    if name == "sample":
+        from ditbench.methods.sampling import sample
+
+        return sample
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

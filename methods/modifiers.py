@@ -23,12 +23,14 @@ Want = Literal["output", "units", "tokens", "weights"]
 class Modifier:
     """Base: override what the method needs. Everything here does nothing.
 
-    wants      what it must be able to take hold of in a model
-    remembers  it keeps something between steps: solvers that call out of order refuse it
+    wants        what it must be able to take hold of in a model
+    remembers    it keeps something between steps: solvers that call out of order refuse it
+    data_decide  the data decide what it computes: counting then needs samples, and each sample decides for itself
     """
 
     wants: ClassVar[tuple[Want, ...]] = ()
     remembers: ClassVar[bool] = False
+    data_decide: ClassVar[bool] = False
 
     def refuses(self, model: Denoiser) -> str:
         """Why it cannot stand around ``model`` (which may be modified already); empty where it can."""
@@ -79,6 +81,10 @@ class Modified:
     @property
     def remembers(self) -> bool:
         return self.model.remembers or any(each.remembers for each in self.modifiers)
+
+    @property
+    def data_decide(self) -> bool:
+        return self.model.data_decide or any(each.data_decide for each in self.modifiers)
 
     def begin(self, rows: int) -> Memory:
         return self.model.begin(rows)

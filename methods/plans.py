@@ -17,16 +17,18 @@ C = TypeVar("C", bound="Choice")
 class Facet:
     """How a choice shows itself: what records keep and reports draw of it.
 
-    name    what is told, in words for readers: 'attention heads', 'patch size'
-    value   a share in [0, 1], or a label; for the whole model, or one a layer
-    levels  of labels: all that may occur, the fullest first, then what costs less
-    about   a sentence that says what it is
+    name      what is told, in words for readers: 'attention heads', 'patch size'
+    value     a share in [0, 1], or a label; for the whole model, or one a layer
+    levels    of labels: all that may occur, the fullest first, then what costs less
+    about     a sentence or two that say what it is, for readers of a report
+    prepares  what is made ahead for it, once, for all steps
     """
 
     name: str
     value: float | str | tuple[float, ...] | tuple[str, ...]
     levels: tuple[str, ...] = ()
     about: str = ""
+    prepares: str = ""
 
     @property
     def is_share(self) -> bool:

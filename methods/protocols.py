@@ -108,6 +108,11 @@ class Denoiser(Protocol):
         """Drop everything prepared."""
         ...
 
+    @property
+    def tuning_about(self) -> str:
+        """What ``tune`` chooses among, for readers of a report."""
+        ...
+
     def tune(self, plans: Sequence[StepPlan], rows: int, same_class: bool) -> dict[str, dict[str, float]]:
         """Choose by measurement how calls with ``rows`` images execute; what they compute stays.
 
@@ -195,6 +200,10 @@ class StaticWork:
         self, x: Tensor, t: Tensor, conditions: Conditions, other: Conditions, call: Call, *, tuned: bool = False
     ) -> tuple[Tensor, Tensor]:
         return in_two_calls(cast(Denoiser, self), x, t, conditions, other, call)
+
+    @property
+    def tuning_about(self) -> str:
+        return ""
 
     def tune(self, plans: Sequence[StepPlan], rows: int, same_class: bool) -> dict[str, dict[str, float]]:
         return {}

@@ -16,14 +16,15 @@ from typing import Any
 from ditbench.harness.stats.compare import Change, Draws, paired, unpaired
 from ditbench.harness.stats.intervals import mean_interval
 from ditbench.harness.store.records import Quantity
-from ditbench.report.run_view import Row, RunView
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
 
 MEASUREMENT = "training"
+FULL = "full"
 EQUAL = 0.01  # trainable parameters that differ by less are called equal
 _NOT_IN_RECIPE = ("recipe", "seed", "description")
 # A cell's fields that are its name, or follow from the seed of its training.
 _NOT_IN_SPEC = {"cell", "variant", "weights", "weights_sha256", "measure", "timeout_s", "cost_only"}
-_ADAPTER = ("adapter", "recipe")
 
 
 @dataclass(frozen=True)
@@ -55,19 +56,31 @@ class Group:
         return any(row.is_baseline for row in self.rows)
 
     @property
+    def way(self) -> dict[str, Any]:
+        """How the weights were trained, as the record says: kind, size, refines, about, family, course."""
+        found: dict[str, Any] = self.detail["adaptation"]
+        return found
+
+    @property
     def kind(self) -> str:
-        """'full', 'lora' or 'td-lora'."""
-        return str(self.detail["adaptation"])
+        """FULL where all weights were trained, else the name of what was."""
+        return str(self.way["kind"])
+
+    @property
+    def size(self) -> str:
+        """What stands behind the kind: 'r=5'; '' where there is nothing to say."""
+        return str(self.way.get("size") or "")
+
+    @property
+    def about(self) -> str:
+        return str(self.way.get("about") or "")
 
     @property
     def how(self) -> str:
-        """'full', 'from scratch', 'LoRA r=5', 'TD-LoRA r=2 ×3'."""
-        if self.kind == "full":
+        """'full', 'from scratch', or the kind with its size."""
+        if self.kind == FULL:
             return "full" if self.recipe.get("base") else "from scratch"
-        adapter = self.detail["adapter"]
-        if self.kind == "lora":
-            return f"LoRA r={adapter['rank']}"
-        return f"TD-LoRA r={adapter['rank']} ×{adapter['experts']}"
+        return f"{self.kind} {self.size}".strip()
 
     @property
     def trainable(self) -> float | None:
@@ -103,7 +116,7 @@ def groups_of(view: RunView) -> tuple[Group, ...]:
     """The cells with a training record, by recipe, in the plan's order. Of two cells of one seed the first counts."""
     found: dict[str, dict[int, Row]] = {}
     for row in view.rows:
-        if isinstance(row.detail(MEASUREMENT).get("recipe"), Mapping):
+        if all(isinstance(row.detail(MEASUREMENT).get(part), Mapping) for part in ("recipe", "adaptation")):
             found.setdefault(_key(row), {}).setdefault(_seed(row), row)
     members = [tuple(rows[seed] for seed in sorted(rows)) for rows in found.values()]
     names = [_shared_name([row.cell for row in rows]) for rows in members]
@@ -117,19 +130,19 @@ def to_full(group: Group, groups: Sequence[Group]) -> Change | None:
 
     None where the group is that, where there is no quality, and where not exactly one group is the full one.
     """
-    if group.kind == "full":
+    if group.kind == FULL:
         return None
-    full = [other for other in groups if other.kind == "full" and _family(other) == _family(group)]
+    full = [other for other in groups if other.kind == FULL and _family(other) == _family(group)]
     return difference(full[0], group) if len(full) == 1 else None
 
 
 def equal_pairs(groups: Sequence[Group]) -> tuple[tuple[Group, Group], ...]:
-    """(LoRA, TD-LoRA) of the same method and training length with equal numbers of trainable parameters."""
+    """(a kind, one that refines it) of the same method and training length, with as many trainable parameters."""
     return tuple(
-        (lora, timed)
-        for timed in groups
-        for lora in groups
-        if timed.kind == "td-lora" and lora.kind == "lora" and _length(lora) == _length(timed) and _equal(lora, timed)
+        (plain, refined)
+        for refined in groups
+        for plain in groups
+        if refined.way.get("refines") == plain.kind and _course(plain) == _course(refined) and _equal(plain, refined)
     )
 
 
@@ -174,19 +187,14 @@ def _key(row: Row) -> str:
 
 
 def _family(group: Group) -> str:
-    """What must be alike for full fine-tuning to be the reference of adapters: all but them and their training."""
-    spec = group.rows[0].spec
-    sampled = spec.model_dump(mode="json", exclude={*_NOT_IN_SPEC, "config"})
-    target = (group.recipe.get("dynamic") or {}).get("target")
-    return _text([sampled, _plain(spec.config), group.recipe.get("base"), group.recipe.get("dataset"), target])
+    """What must be alike for full fine-tuning to be the reference of another way of training."""
+    sampled = group.rows[0].spec.model_dump(mode="json", exclude={*_NOT_IN_SPEC, "config"})
+    return _text([sampled, group.way.get("family")])
 
 
-def _length(group: Group) -> str:
-    return _text([_family(group), *(group.recipe.get(name) for name in ("steps", "batch", "flexible"))])
-
-
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if name not in _ADAPTER}
+def _course(group: Group) -> str:
+    """What must be alike, besides, for two ways of training to be set side by side."""
+    return _text([_family(group), group.way.get("course")])
 
 
 def _equal(a: Group, b: Group) -> bool:

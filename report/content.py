@@ -7,24 +7,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ditbench.report.adaptation_tables import adaptation_table, equal_size_table
-from ditbench.report.decode_table import decode_table
-from ditbench.report.delivered_table import delivered_table, lost_time_table
-from ditbench.report.detail_tables import accuracy_table, failures_table, operators_table, timing_table
-from ditbench.report.energy_table import energy_table
-from ditbench.report.layouts_table import layouts_table
 from ditbench.report.plots.samples import SampleGrid
 from ditbench.report.plots.style import Picture
 from ditbench.report.plots.token_maps import PREFIX
-from ditbench.report.published_tables import published_summary, published_tables
-from ditbench.report.quality_tables import more_quality_table, paired_table
-from ditbench.report.reading import reading_notes
-from ditbench.report.result_tables import cost_table, quality_table
 from ditbench.report.run_view import RunView
-from ditbench.report.schedule_table import schedules_table
-from ditbench.report.sentences import listed
-from ditbench.report.summary import summary
-from ditbench.report.tables import Table
+from ditbench.report.tables.adaptation import adaptation_table, equal_size_table
+from ditbench.report.tables.alternatives import alternatives_table
+from ditbench.report.tables.choices import choices_table
+from ditbench.report.tables.decode import decode_table
+from ditbench.report.tables.delivered import delivered_table, lost_time_table
+from ditbench.report.tables.energy import energy_table
+from ditbench.report.tables.failures import failures_table
+from ditbench.report.tables.more import more_figures_table
+from ditbench.report.tables.operators import operators_table
+from ditbench.report.tables.published import published_summary, published_tables
+from ditbench.report.tables.quality import accuracy_table, more_quality_table, paired_table
+from ditbench.report.tables.results import cost_table, quality_table
+from ditbench.report.tables.table import Table
+from ditbench.report.tables.timing import timing_table
+from ditbench.report.words.phrases import listed
+from ditbench.report.words.reading import reading_notes
+from ditbench.report.words.summary import summary
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def compose(view: RunView, pictures: Mapping[str, Picture], grids: Sequence[Samp
                 paired_table(view),
             ],
         ),
+        ("More figures", [more_figures_table(view)]),
         (
             "Published beside measured",
             [Paragraph(text) if (text := published_summary(view)) else None, *published_tables(view)],
@@ -115,10 +119,10 @@ def compose(view: RunView, pictures: Mapping[str, Picture], grids: Sequence[Samp
             "Compute",
             [
                 _figures(pictures, "profile"),
-                _figures(pictures, "activity"),
+                _figures(pictures, "shares"),
                 _figures(pictures, *(name for name in pictures if name.startswith(PREFIX))),
-                _figures(pictures, "schedule"),
-                schedules_table(view),
+                _figures(pictures, "choices"),
+                choices_table(view),
                 _figures(pictures, "agreement"),
                 operators_table(view),
             ],
@@ -128,7 +132,7 @@ def compose(view: RunView, pictures: Mapping[str, Picture], grids: Sequence[Samp
             [
                 _figures(pictures, "kernels"),
                 timing_table(view),
-                layouts_table(view),
+                alternatives_table(view),
                 decode_table(view),
                 energy_table(view),
             ],

@@ -11,21 +11,22 @@ from ditbench.report.content import Content, compose
 from ditbench.report.html import render_html
 from ditbench.report.markdown import render_markdown
 from ditbench.report.pdf import NoPdf, render_pdf
-from ditbench.report.plots.activity import activity_picture
 from ditbench.report.plots.adaptation import adaptation_picture
 from ditbench.report.plots.agreement import agreement_picture
+from ditbench.report.plots.choices import choices_picture
 from ditbench.report.plots.kernels import kernels_picture
 from ditbench.report.plots.pareto import pareto_picture
 from ditbench.report.plots.profile import profile_picture
 from ditbench.report.plots.samples import sample_grids
-from ditbench.report.plots.schedule import schedule_picture
+from ditbench.report.plots.shares import shares_picture
 from ditbench.report.plots.style import Picture
 from ditbench.report.plots.token_maps import PREFIX, token_map_pictures
-from ditbench.report.result_tables import cells_table, results_table
 from ditbench.report.run_view import RunView, load_run
-from ditbench.report.table_formats import to_csv, to_latex, to_markdown
+from ditbench.report.tables.cells import cells_table
+from ditbench.report.tables.formats import to_csv, to_latex, to_markdown
+from ditbench.report.tables.results import results_table
 
-FIGURES = ("pareto_gmacs", "pareto_time", "profile", "activity", "schedule", "agreement", "adaptation", "kernels")
+FIGURES = ("pareto_gmacs", "pareto_time", "profile", "shares", "choices", "agreement", "adaptation", "kernels")
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ def _pictures(view: RunView) -> dict[str, Picture]:
         lambda: pareto_picture(view, "flops", "gmacs_image", "compute an image", "compute"),
         lambda: pareto_picture(view, "latency", view.time_axis, _time_title(view), "measured time"),
         lambda: profile_picture(view),
-        lambda: activity_picture(view),
-        lambda: schedule_picture(view),
+        lambda: shares_picture(view),
+        lambda: choices_picture(view),
         lambda: agreement_picture(view),
         lambda: adaptation_picture(view),
         lambda: kernels_picture(view),

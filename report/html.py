@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from ditbench.report.content import Block, Commands, Content, Facts, Figures, Notes, Paragraph, Samples
-from ditbench.report.table_formats import to_html
+from ditbench.report.tables.formats import to_html
 
 _STYLE = """
 body { font: 16px/1.5 Georgia, 'Libertinus Serif', serif; color: #222;

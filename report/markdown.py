@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ditbench.report.content import Block, Commands, Content, Facts, Figures, Notes, Paragraph, Samples
-from ditbench.report.table_formats import to_markdown
+from ditbench.report.tables.formats import to_markdown
 
 
 def render_markdown(content: Content) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ditbench.report.content import Block, Commands, Content, Facts, Figures, Notes, Paragraph, Samples
-from ditbench.report.table_formats import to_data
+from ditbench.report.tables.formats import to_data
 
 TEMPLATE = Path(__file__).with_name("template.typ")
 

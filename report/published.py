@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from ditbench.harness.published.conventions import CONVENTIONS, Convention, Count, NotHeldError, at_digits
 from ditbench.harness.published.load import library
 from ditbench.harness.published.schema import COST, Figure, Published
-from ditbench.report.flexible import schedule_of
+from ditbench.report.facets import compute_of
 from ditbench.report.numbers import MINUS
-from ditbench.report.run_view import Row, RunView
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Match:
         if self.figure.quantity == "tflops_image":
             image = self.row.value("flops", "gmacs_image")
             return None if image is None else image / 1e3
-        schedule = schedule_of(self.row) if self.figure.quantity == "flops_percent" else None
-        return None if schedule is None else 100 * schedule.fraction
+        compute = compute_of(self.row) if self.figure.quantity == "flops_percent" else None
+        return None if compute is None else 100 * compute.share
 
 
 def entries(view: RunView) -> list[tuple[Row, Published]]:
@@ -101,7 +102,7 @@ def count_of(row: Row) -> Count | None:
     params, step, image = (row.value("flops", name) for name in ("params", "gmacs_step", "gmacs_image"))
     if params is None or step is None or image is None:
         return None
-    detail, schedule = row.detail("flops"), schedule_of(row)
+    detail, compute = row.detail("flops"), compute_of(row)
     return Count(
         params=params,
         gmacs_step=step,
@@ -110,7 +111,7 @@ def count_of(row: Row) -> Count | None:
         guided=row.spec.guidance_scale != 1.0,
         by_operator=detail.get("by_operator") or {},
         parts=detail.get("parts") or {},
-        shares=dict(schedule.fractions) if schedule else {},
+        shares=dict(compute.by_convention) if compute else {},
         positions=detail.get("positions"),
     )
 

@@ -9,8 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ditbench import methods
 from ditbench.methods.backbones.layers import timestep_embedding
-from ditbench.methods.protocols import StepPlan
+from ditbench.methods.dydit.choices import Indices, Kept, Width
+from ditbench.methods.plans import StepPlan
 from ditbench.methods.weights import randomise
+from ditbench.methods.work import WorkEntry
 
 SMALL: dict[str, Any] = {
     "input_size": 8,
@@ -70,6 +72,28 @@ def spread_tokens(model, given: tuple[Tensor, Tensor, Tensor]) -> None:
     for hook in hooks:
         hook.remove()
     model.forget()
+
+
+def width_plan(t: float, heads: tuple[Indices, ...], groups: tuple[Indices, ...], parts: int = 4) -> StepPlan:
+    """These heads and channel groups, a layer each."""
+    return StepPlan(t, (Width(heads, groups, parts),))
+
+
+def width_of(plan: StepPlan) -> Width:
+    width = plan.get(Width)
+    assert width is not None, "no width is chosen"
+    return width
+
+
+def imposed_tokens(plan: StepPlan) -> tuple[int, ...] | None:
+    """Tokens a layer, where they are imposed."""
+    kept = plan.get(Kept)
+    return None if kept is None else kept.tokens
+
+
+def tokens_kept(entry: WorkEntry) -> tuple[int, ...] | None:
+    """Tokens a layer that passed the MLP, summed over the rows; None where nothing selects."""
+    return None if entry.decided is None else entry.decided.counts
 
 
 def set_bias(model: nn.Module, part: str, bias: float) -> None:

@@ -13,7 +13,8 @@ from ditbench.harness.measure.count_cell import measure_flops
 from ditbench.harness.store.records import CellSpec, Provenance, Quantity, Record
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import make_plan
-from ditbench.report.run_view import Row, RunView
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
 
 # s/image, speed-up, GFLOPs, FID: arXiv 2410.03456, table 8
 TABLE_8 = {

@@ -12,6 +12,7 @@ import numpy as np
 
 from ditbench.harness.store.records import CellSpec, Failure, Provenance, Quantity, Record
 from ditbench.harness.store.store import RunStore, write_json
+from ditbench.methods.glossary import notes
 
 PROTOCOL = "digits-v1-3fa9c2d1"
 MEASUREMENTS = ("flops", "latency", "kernels", "memory", "quality")
@@ -110,8 +111,9 @@ def dynamic_spec(
     """A dynamic cell on the digits data, sampled as the baseline is."""
     static = spec(cell, "ddpm", 50, guidance)
     weights = None if cost_only else "zoo:dydit-digits"
-    changes = {"method": "dydit-digits", "weights": weights, "cost_only": cost_only, "config": config or {}}
-    return static.model_copy(update=changes)
+    imposed = "activity" if config else ""
+    changes = {"method": "dydit-digits", "weights": weights, "cost_only": cost_only, "imposed": imposed}
+    return static.model_copy(update={**changes, "config": config or {}})
 
 
 def flexible_cells() -> list[Planned]:
@@ -254,12 +256,11 @@ LAYERS, HEADS = 6, 6
 ROUTER_SHARE = 0.012
 
 
-def activity(cell: Planned) -> dict[str, Any] | None:
-    """Shares by step and layer: little is on in noise, more towards the image; the middle layers close first."""
+def shares_of(cell: Planned) -> dict[str, list[list[float]]]:
+    """Part -> shares by step and layer: little is on in noise, more towards the image; middle layers close first."""
     if cell.dynamic is None:
-        return None
+        return {}
     steps = cell.spec.steps
-    timesteps = _timesteps(steps)
 
     def shares(least: float, most: float, levels: int) -> list[list[float]]:
         grid = []
@@ -269,27 +270,22 @@ def activity(cell: Planned) -> dict[str, Any] | None:
             grid.append([min(max(math.ceil(levels * share), 1), levels) / levels for share in layers])
         return grid
 
-    width, tokens = cell.dynamic.width, cell.dynamic.tokens
-    return {
-        "timesteps": timesteps,
-        "heads": shares(0.15, 0.85, HEADS) if width else None,
-        "groups": shares(0.3, 0.9, 8) if width else None,
-        "tokens": shares(0.45, 0.95, 1000) if tokens else None,
-    }
+    width = {"attention heads": shares(0.15, 0.85, HEADS), "MLP channel groups": shares(0.3, 0.9, 8)}
+    return (width if cell.dynamic.width else {}) | ({"tokens": shares(0.45, 0.95, 1000)} if cell.dynamic.tokens else {})
 
 
 def _step_shares(cell: Planned) -> list[float]:
     """Compute of every step as a share of the static model's."""
     if cell.flexible is not None:
         return cell.flexible.shares()
-    stored = activity(cell)
-    if stored is None:
+    stored = shares_of(cell)
+    if not stored:
         return [1.0] * cell.spec.steps
-    means = {
-        part: [sum(layers) / LAYERS for layers in stored[part]] if stored[part] else [1.0] * cell.spec.steps
-        for part in ("heads", "groups", "tokens")
-    }
-    shares = zip(means["heads"], means["groups"], means["tokens"], strict=True)
+    means = [
+        [sum(layers) / LAYERS for layers in stored[part]] if part in stored else [1.0] * cell.spec.steps
+        for part in ("attention heads", "MLP channel groups", "tokens")
+    ]
+    shares = zip(*means, strict=True)
     return [0.08 + 0.3 * heads + 0.61 * groups * tokens + ROUTER_SHARE for heads, groups, tokens in shares]
 
 
@@ -327,7 +323,11 @@ def _flops(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict[s
     if cell.dynamic is not None:
         names = ["width routers"] * cell.dynamic.width + ["token routers"] * cell.dynamic.tokens
         detail |= {
-            "activity": activity(cell),
+            "facets": {
+                "timesteps": _timesteps(steps),
+                "shares": [{"name": name, "values": values, **notes(name)} for name, values in shares_of(cell).items()],
+                "labels": [],
+            },
             "parts": {name: STEP_GMACS * ROUTER_SHARE / len(names) for name in names},
         }
         if cell.dynamic.tokens:
@@ -335,7 +335,7 @@ def _flops(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict[s
             values |= {name: _around(values[name].value, "GMAC", 0.002, how) for name in ("gmacs_step", "gmacs_image")}
             detail |= {"probe": {"samples": 100}, "token_maps": _token_maps(store, cell)}
     if cell.flexible is not None:
-        detail |= {"schedule": _schedule(cell.flexible)}
+        detail |= _sizes(cell.flexible)
     return values, detail
 
 
@@ -343,16 +343,22 @@ def _timesteps(steps: int) -> list[int]:
     return [round(999 * (steps - 1 - step) / max(steps - 1, 1)) for step in range(steps)]
 
 
-def _schedule(flexible: Flexible) -> dict[str, Any]:
+def _sizes(flexible: Flexible) -> dict[str, Any]:
+    """A patch size a step, and the compute that it leaves."""
     steps = len(flexible.patch)
-    return {
-        "timesteps": _timesteps(steps),
-        "patch": list(flexible.patch),
-        "guide": list(flexible.guide) if flexible.guide else None,
-        "sizes": list(flexible.sizes),
-        "fraction": sum(flexible.shares()) / steps,
-        "fractions": {"adaLN excluded, as in arXiv 2502.20126": sum(flexible.shares(plain=True)) / steps},
+    labels = {
+        "name": "patch size",
+        "values": [str(size) for size in flexible.patch],
+        "guidance": [str(size) for size in flexible.guide] if flexible.guide else None,
+        "levels": [str(size) for size in flexible.sizes],
+        **notes("patch size"),
     }
+    compute = {
+        "of": f"patch size {flexible.sizes[0]} throughout",
+        "share": sum(flexible.shares()) / steps,
+        "by_convention": {"adaLN excluded, as in arXiv 2502.20126": sum(flexible.shares(plain=True)) / steps},
+    }
+    return {"facets": {"timesteps": _timesteps(steps), "shares": [], "labels": [labels]}, "compute": compute}
 
 
 def _token_maps(store: RunStore, cell: Planned) -> str:
@@ -416,7 +422,8 @@ def _latency(store: RunStore, cell: Planned, baseline: str | None) -> tuple[dict
         "speedup_level": "sample",
         "levels": {"step": level(call, 240), "sample": level(sample, 12)},
         "cold": {"load_ms": 41.5, "first_call_ms": None if layouts else 66.0 + call},
-        "layouts_ms": layouts,
+        "choices_ms": layouts,
+        "choices_about": "The counted MACs are those of separate." if layouts else "",
         "gap_share": 0.27 if cell.spec.cost_only else 0.06,
         "launch_bound": cell.spec.cost_only,
         "conditions": {"attention": "math", "tf32": False, "warmup_s": 1.0},
@@ -513,14 +520,15 @@ def _agreement(store: RunStore, cell: Planned, baseline: str | None) -> tuple[di
     curves = {}
     for size in weak:
         mean = [0.004 * size * (1 + 12 * (step / max(steps - 1, 1)) ** 3) for step in range(steps)]
-        curves[str(size)] = {
+        curves[f"patch size {size}"] = {
             "mean": mean,
             "low": [figure * 0.92 for figure in mean],
             "high": [figure * 1.1 for figure in mean],
         }
     every = [figure for curve in curves.values() for figure in curve["mean"]]
     values = {"difference": _around(sum(every) / len(every), "1", 0.03, "95 % bootstrap over 64 samples")}
-    return values, {"timesteps": _timesteps(steps), "powerful": powerful, "samples": 64, "sizes": curves}
+    reference = f"patch size {powerful}"
+    return values, {"timesteps": _timesteps(steps), "reference": reference, "samples": 64, "variants": curves}
 
 
 def _digit(label: int, random: np.random.Generator, noise: float) -> np.ndarray[Any, Any]:

@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+from dydit_models import imposed_tokens, tokens_kept, width_of
 
 from ditbench import methods
 from ditbench.methods.dydit.activity import Activity
+from ditbench.methods.dydit.choices import Width
 from ditbench.methods.errors import ConfigError
-from ditbench.methods.protocols import WorkLedger
+from ditbench.methods.work import WorkLedger
 
 SIZES = ["dydit-s-2", "dydit-b-2", "dydit-xl-2"]
 SMALL: dict[str, Any] = {
@@ -30,9 +32,10 @@ def on_meta(name: str, **config: Any):
 def means(model, plan):
     """Active shares of heads, groups and tokens, mean over the layers."""
     c = model.config
-    heads = sum(map(len, plan.heads)) / (c.depth * c.num_heads)
-    groups = sum(map(len, plan.groups)) / (c.depth * c.num_heads)
-    tokens = 1.0 if plan.tokens is None else sum(plan.tokens) / (c.depth * c.tokens)
+    width, imposed = width_of(plan), imposed_tokens(plan)
+    heads = sum(map(len, width.heads)) / (c.depth * c.num_heads)
+    groups = sum(map(len, width.groups)) / (c.depth * c.num_heads)
+    tokens = 1.0 if imposed is None else sum(imposed) / (c.depth * c.tokens)
     return heads, groups, tokens
 
 
@@ -41,9 +44,10 @@ def block_share(model, plan):
     c = model.config
     n, d, parts = c.tokens, c.hidden_size, c.num_heads
     attention, mlp = 4 * n * d * d + 2 * n * n * d, 8 * n * d * d
-    heads = [parts if plan.heads is None else len(plan.heads[layer]) for layer in range(c.depth)]
-    groups = [parts if plan.groups is None else len(plan.groups[layer]) for layer in range(c.depth)]
-    tokens = plan.tokens or (n,) * c.depth
+    width = plan.get(Width)
+    heads = [parts if width is None else len(width.heads[layer]) for layer in range(c.depth)]
+    groups = [parts if width is None else len(width.groups[layer]) for layer in range(c.depth)]
+    tokens = imposed_tokens(plan) or (n,) * c.depth
     spent = sum(h / parts * attention + g / parts * k / n * mlp for h, g, k in zip(heads, groups, tokens, strict=True))
     return spent / (c.depth * (attention + mlp))
 
@@ -68,11 +72,11 @@ def test_a_target_is_hit_in_block_macs(name, target):
 def test_a_target_is_hit_by_tokens_alone_and_nearly_by_width_alone(name):
     tokens_only = on_meta(name, activity=0.7, tdw=False)
     plan = tokens_only.plan([500])[0]
-    assert plan.heads is None and plan.groups is None
+    assert plan.get(Width) is None
     assert block_share(tokens_only, plan) == pytest.approx(0.7, abs=2e-3)
     width_only = on_meta(name, activity=0.7, sdt=False)
     plan = width_only.plan([500])[0]
-    assert plan.tokens is None
+    assert imposed_tokens(plan) is None
     parts = width_only.config.depth * width_only.config.num_heads
     assert block_share(width_only, plan) == pytest.approx(0.7, abs=0.5 / parts + 1e-9)  # whole heads and groups
 
@@ -114,14 +118,14 @@ def test_the_published_profile_takes_a_token_share():
 def test_every_layer_keeps_a_head_and_a_group(activity):
     model = on_meta("dydit-s-2", activity=activity)
     plan = model.plan([999])[0]
-    assert all(len(layer) == 1 for layer in (*plan.heads, *plan.groups))
+    assert all(len(layer) == 1 for layer in (*width_of(plan).heads, *width_of(plan).groups))
 
 
 def test_full_activity_leaves_everything_on():
     model = on_meta("dydit-s-2", activity=1)
     plan = model.plan([0])[0]
     assert means(model, plan) == (1, 1, 1)
-    assert plan.tokens == (256,) * 12
+    assert imposed_tokens(plan) == (256,) * 12
 
 
 @pytest.mark.parametrize(
@@ -183,13 +187,13 @@ def test_imposed_tokens_are_executed_exactly(activity, rows):
     x = torch.randn(rows, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     out = model(x, torch.full((rows,), 300), torch.zeros(rows, dtype=torch.long), plan=plan, ledger=ledger)
     (entry,) = ledger.entries
-    assert entry.tokens == tuple(rows * kept for kept in plan.tokens)
-    assert entry.maps.sum(2).tolist() == [[kept] * rows for kept in plan.tokens]
+    assert tokens_kept(entry) == tuple(rows * kept for kept in imposed_tokens(plan))
+    assert entry.maps.sum(2).tolist() == [[kept] * rows for kept in imposed_tokens(plan)]
     assert out.isfinite().all()
 
 
 def test_imposed_plans_do_not_depend_on_weights_or_device():
     real, meta = methods.build("dydit", **SMALL, activity=0.5), on_meta("dydit", **SMALL, activity=0.5)
     assert real.plan([3, 700]) == meta.plan([3, 700])
-    assert not real.selects_tokens and not real.needs_weights
-    assert methods.build("dydit", **SMALL).selects_tokens
+    assert not real.data_decide and not real.needs_weights
+    assert methods.build("dydit", **SMALL).data_decide

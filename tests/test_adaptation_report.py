@@ -13,14 +13,15 @@ import pytest
 
 from ditbench.harness.store.records import CellSpec, Provenance, Quantity, Record
 from ditbench.harness.store.store import RunStore, write_json
+from ditbench.methods import older_records
 from ditbench.report import adaptation
 from ditbench.report.adaptation import difference, equal_pairs, groups_of, to_full, verdict
-from ditbench.report.adaptation_tables import adaptation_table, equal_size_table
 from ditbench.report.document import write_report
 from ditbench.report.plots.adaptation import adaptation_picture
-from ditbench.report.reading import reading_notes
 from ditbench.report.run_view import load_run
-from ditbench.report.tables import Table
+from ditbench.report.tables.adaptation import adaptation_table, equal_size_table
+from ditbench.report.tables.table import Table
+from ditbench.report.words.reading import reading_notes
 
 sys.path.insert(0, str(Path(__file__).parent))
 import report_fixtures as fixtures
@@ -59,7 +60,7 @@ class Trained:
         )
 
     def records(self, baseline: str) -> list[Record]:
-        kind = "full" if self.adapter is None else "td-lora" if self.adapter["experts"] > 1 else "lora"
+        kind = "full" if self.adapter is None else "TD-LoRA" if self.adapter["experts"] > 1 else "LoRA"
         recipe = {
             "recipe": self.cell,
             "description": f"seed {self.seed}",
@@ -71,7 +72,8 @@ class Trained:
             "batch": 128,
             **self.recipe,
         }
-        detail = {"recipe": recipe, "adaptation": kind, "adapter": self.adapter, "full": {"trainable": FULL}}
+        way = older_records.adaptation(kind, self.spec.config, recipe, self.adapter)
+        detail = {"recipe": recipe, "adaptation": way, "full": {"trainable": FULL}}
         memory = self.trainable * 4 / 2**20
         values = {
             "parameters": quantity(FULL + self.trainable * (self.adapter is not None)),

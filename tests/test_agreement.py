@@ -8,28 +8,28 @@ from typing import Any
 
 import pytest
 import torch
+from flexidit_models import sizes_of
 from test_flexidit import SMALL, enlivened, lively
 from test_flexidit_schedule import cell, closed_formula, counts
 
 from ditbench import methods
 from ditbench.cli import main
+from ditbench.harness.assets.locations import weights_path
 from ditbench.harness.errors import InputError
 from ditbench.harness.measure import latency
 from ditbench.harness.measure.agreement import measure_agreement
 from ditbench.harness.measure.count_cell import measure_flops
 from ditbench.harness.measure.flops import WorkCounter
-from ditbench.harness.run.cells import LazyCell
-from ditbench.harness.run.job import Job
-from ditbench.harness.run.measures import MEASURES
+from ditbench.harness.measure.options import AgreementOptions
+from ditbench.harness.measurements.bench import Bench, Job, Task, Turn
+from ditbench.harness.measurements.registry import measurements
 from ditbench.harness.run.runner import check_inputs, todo
 from ditbench.harness.sample.generate import BoundCell, bind, bind_sampler, checkpoint_problem
 from ditbench.harness.store.store import RunStore
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import make_plan
-from ditbench.harness.suite.schema import AgreementOptions
-from ditbench.harness.suite.weights import weights_path
-from ditbench.methods.protocols import WorkLedger
 from ditbench.methods.weights import save_state
+from ditbench.methods.work import WorkLedger
 
 # Agreement
 
@@ -44,11 +44,12 @@ def planted(bound: BoundCell, differences) -> list[tuple[int, torch.Tensor, torc
     """Let every size predict as the pre-trained one, and off by ``differences(size, t)``; collects (size, x, y)."""
     seen, real = [], bound.model.forward
 
-    def forward(x, t, y, *, plan, ledger=None):
-        seen.append((plan.patch, x.clone(), y.clone()))
+    def forward(x, t, y, *, call):
+        size, _ = sizes_of(call.plan)
+        seen.append((size, x.clone(), y.clone()))
         out = real(x, t, y, patch_size=2)
-        out[:, :1] += differences(plan.patch, plan.timestep)
-        out[:, 1:] += plan.patch  # variances are not compared
+        out[:, :1] += differences(size, call.plan.timestep)
+        out[:, 1:] += size  # variances are not compared
         return out
 
     bound.model.forward = forward
@@ -60,7 +61,7 @@ def test_sizes_that_predict_the_same_agree():
     planted(bound, lambda size, t: 0.0)
     result = measure_agreement(bound, AgreementOptions(samples=20))
     assert result.values["difference"].value == 0.0
-    assert all(each == 0.0 for size in ("4", "8") for each in result.detail["sizes"][size]["mean"])
+    assert all(each == 0.0 for size in ("4", "8") for each in result.detail["variants"][f"patch size {size}"]["mean"])
 
 
 def test_a_planted_difference_is_found_by_step_and_size():
@@ -72,8 +73,9 @@ def test_a_planted_difference_is_found_by_step_and_size():
     planted(bound, difference)
     result = measure_agreement(bound, AgreementOptions(samples=20))
     times = list(bound.sampler.timesteps)
-    assert result.detail["timesteps"] == times and result.detail["powerful"] == 2 and result.detail["samples"] == 20
-    four, eight = result.detail["sizes"]["4"], result.detail["sizes"]["8"]
+    assert result.detail["timesteps"] == times and result.detail["samples"] == 20
+    assert result.detail["reference"] == "patch size 2"
+    four, eight = (result.detail["variants"][f"patch size {size}"] for size in (4, 8))
     assert four["mean"] == pytest.approx([t / 1000 for t in times], abs=1e-5)
     assert eight["mean"] == pytest.approx([rows.abs().mean().item() / 2] * 4, abs=1e-5)
     assert all(a < b < c for a, b, c in zip(eight["low"], eight["mean"], eight["high"], strict=True))
@@ -88,7 +90,7 @@ def test_sizes_are_compared_along_the_cell_s_own_loop_for_its_classes_without_gu
     measure_agreement(bound, AgreementOptions(samples=20))
     compared = [entry for entry in seen if len(entry[1]) == 20]
     assert [size for size, *_ in compared] == [2, 4, 8] * 4
-    labels = bound.streams(range(20)).labels
+    labels = bound.streams(range(20)).conditions["label"]
     assert all(torch.equal(y, labels) for *_, y in compared)
     loop = bound_cell(schedule, 3.0)
     own = planted(loop, lambda size, t: 0.01 * size)
@@ -101,10 +103,12 @@ def test_sizes_are_compared_along_the_cell_s_own_loop_for_its_classes_without_gu
 def test_a_run_can_ask_for_it(tmp_path):
     path = tmp_path / "w.safetensors"
     save_state(path, enlivened(methods.build("flexidit-testing")).state_dict(), {})
-    job = Job(cell(0.6), path, None, None, (), (tmp_path,), None, tmp_path, tmp_path, tmp_path / "log")
-    values, detail, protocol = MEASURES["agreement"]({"samples": 20}, LazyCell(job), job, lambda *_: None)
-    assert values["difference"].value > 0.01 and set(detail["sizes"]) == {"4"} and protocol is None
-    assert json.loads(json.dumps(detail)) == detail
+    task = Task("agreement", {"samples": 20}, "0" * 64, False, measurements()["agreement"].run)
+    job = Job(cell(0.6), path, None, None, (task,), tmp_path, tmp_path / "log")
+    found = task.run(Turn(task, Bench(job), lambda *_: None))
+    assert found.values["difference"].value > 0.01 and found.protocol is None
+    assert set(found.detail["variants"]) == {"patch size 4"}
+    assert json.loads(json.dumps(found.detail)) == found.detail
 
 
 def test_the_shipped_model_s_weak_prediction_departs_near_the_image_so_that_it_goes_first():
@@ -112,7 +116,7 @@ def test_the_shipped_model_s_weak_prediction_departs_near_the_image_so_that_it_g
         spec = cell(schedule, method="flexidit-digits", sampler_options={"clip": True})
         return bind(spec, weights_path("zoo:flexidit-digits"))
 
-    differences = measure_agreement(shipped(), AgreementOptions(samples=20)).detail["sizes"]["4"]["mean"]
+    differences = measure_agreement(shipped(), AgreementOptions(samples=20)).detail["variants"]["patch size 4"]["mean"]
     assert differences[-1] > 10 * differences[0] and differences[-1] == max(differences)
     expected = shipped().generate(range(20))[0]
     first, last = (
@@ -123,10 +127,11 @@ def test_the_shipped_model_s_weak_prediction_departs_near_the_image_so_that_it_g
 
 
 def test_only_models_of_many_sizes_with_weights_are_compared(tmp_path):
+    misfits = [measurements()["agreement"].misfit]
     for single in ({"method": "dit-testing"}, {"config": {"patch_sizes": [2]}}):
-        found = checkpoint_problem(cell(measure=("agreement",), **single), None)
-        assert found is not None and found.field == "measure" and "agreement compares patch sizes" in found.message
-    assert checkpoint_problem(cell(measure=("agreement",)), None) is None
+        found = checkpoint_problem(cell(measure=("agreement",), **single), None, misfits)
+        assert found is not None and found.field == "measure" and "agreement compares a method's ways" in found.message
+    assert checkpoint_problem(cell(measure=("agreement",)), None, misfits) is None
     text = "suite: s\ncells:\n  - {name: a, method: flexidit-testing, measure: [flops, agreement]}\n"
     (tmp_path / "s.yaml").write_text(text)
     with pytest.raises(InputError, match="random weights means nothing") as caught:
@@ -149,7 +154,7 @@ def test_a_cycle_has_one_call_of_each_kind_and_weighs_it_by_its_steps(schedule, 
     call, weights = latency.step_call(bound, 2)
     assert sum(weights) == pytest.approx(1.0)
     seen, real = [], bound.model.forward
-    bound.model.forward = lambda x, t, y, *, plan, ledger: seen.append(plan.patch) or real(x, t, y, plan=plan)
+    bound.model.forward = lambda x, t, y, *, call: seen.append(sizes_of(call.plan)[0]) or real(x, t, y, call=call)
     found = {}
     for index, weight in enumerate(weights):
         seen.clear()
@@ -163,8 +168,8 @@ def test_timed_calls_run_as_tuned_for_their_batch_and_a_loop_begins_with_nothing
 
     bound, projected, real = bound_cell("3/1", 2.0), [], module.project_embedding
     monkeypatch.setattr(module, "project_embedding", lambda w, size: projected.append(size) or real(w, size))
-    pair, tuned = bound.model.pair, []
-    bound.model.pair = lambda *given, **how: tuned.append(how["tuned"]) or pair(*given, **how)
+    pair, tuned = bound.model.predict_pair, []
+    bound.model.predict_pair = lambda *given, **how: tuned.append(how["tuned"]) or pair(*given, **how)
     call = latency.sample_call(bound, 3)
     assert set(bound.model.layouts) == {(2, 4, 3, True)}
     for index in range(2):
@@ -179,6 +184,10 @@ def test_timed_calls_run_as_tuned_for_their_batch_and_a_loop_begins_with_nothing
 
 
 # Counting
+
+
+def numbers(labels: list[str]) -> tuple[int, ...]:
+    return tuple(map(int, labels))
 
 
 @pytest.mark.parametrize(("schedule", "scale", "main", "guide"), [
@@ -201,11 +210,14 @@ def test_a_loop_costs_the_sum_over_its_steps_and_its_fraction_is_their_ratio(sch
 
     whole = sum(count * macs(size) for amounts in (main, guide) for size, count in amounts.items())
     assert result.gmacs_image * 1e9 == pytest.approx(whole, rel=1e-9)
-    found = result.detail()["schedule"]
-    assert counts(found["patch"]) == main
-    assert counts(found["guide"] or found["patch"]) == (guide or main)
-    assert found["fraction"] == pytest.approx(whole / macs(2) / (20 if guide else 10), rel=1e-9)
-    assert found["sizes"] == [2, 4, 8] and found["timesteps"][0] == 999
+    facets, compute = result.detail()["facets"], result.detail()["compute"]
+    (found,) = facets["labels"]
+    assert counts(numbers(found["values"])) == main
+    assert counts(numbers(found["guidance"] or found["values"])) == (guide or main)
+    assert compute["share"] == pytest.approx(whole / macs(2) / (20 if guide else 10), rel=1e-9)
+    assert compute["of"] == "patch size 2 throughout"
+    assert found["name"] == "patch size" and numbers(found["levels"]) == (2, 4, 8) and facets["timesteps"][0] == 999
+    assert not facets["shares"]
 
 
 @pytest.mark.parametrize("config", [{}, {"recipe": "lora", "adapter": {"folded": False}}], ids=str)
@@ -292,12 +304,13 @@ def test_a_wrong_schedule_is_one_line_with_exit_code_2(tmp_path, monkeypatch, ca
 
 def test_flops_answers_with_the_schedule(monkeypatch, capsys):
     given = ("flops", "flexidit-testing", "--steps", "10", "--set", "schedule=0.6")
-    found = json.loads(ditbench(monkeypatch, capsys, *given, "--json")[1])["schedule"]
-    assert found["patch"] == [4] * 6 + [2] * 4 and found["guide"] is None and found["sizes"] == [2, 4]
-    assert len(found["timesteps"]) == 10 and found["fraction"] == pytest.approx(0.571, abs=5e-4)
-    assert list(found["fractions"]) == ["adaLN excluded, as in arXiv 2502.20126"]
+    answer = json.loads(ditbench(monkeypatch, capsys, *given, "--json")[1])
+    (found,), compute = answer["facets"]["labels"], answer["compute"]
+    assert found["values"] == ["4"] * 6 + ["2"] * 4 and found["guidance"] is None and found["levels"] == ["2", "4"]
+    assert len(answer["facets"]["timesteps"]) == 10 and compute["share"] == pytest.approx(0.571, abs=5e-4)
+    assert list(compute["by_convention"]) == ["adaLN excluded, as in arXiv 2502.20126"]
     text = ditbench(monkeypatch, capsys, *given)[1]
-    assert "patch sizes: 6 x 4, 4 x 2" in text and f"{found['fraction']:.4f} (as counted)" in text
+    assert "patch size: 6 x 4, 4 x 2" in text and f"{compute['share']:.4f} (as counted)" in text
     guided = "schedule={steps: {4: 5, 2: 5}, order: interleaved, guidance: {steps: {4: 10}}}"
     text = ditbench(monkeypatch, capsys, *given[:-1], guided, "--guidance", "1.5")[1]
-    assert "patch sizes: 5 x 4, 5 x 2, interleaved" in text and "guidance branch: 10 x 4" in text
+    assert "patch size: 5 x 4, 5 x 2, interleaved" in text and "guidance branch: 10 x 4" in text

@@ -10,10 +10,10 @@ from torch import Tensor
 from ditbench.harness.measure.compare_times import measure_latency
 from ditbench.harness.measure.latency import step_call
 from ditbench.harness.measure.memory import measure_memory
-from ditbench.harness.sample.execution import Execution, graph_problem
+from ditbench.harness.measure.options import MemoryOptions
+from ditbench.harness.sample.execution import Execution
 from ditbench.harness.sample.generate import BoundCell, bind, checkpoint_problem
 from ditbench.harness.sample.graphs import CaptureError, Graphs, Recorded, tensors_read
-from ditbench.harness.suite.schema import MemoryOptions
 
 
 class FakeRecorder:
@@ -79,7 +79,7 @@ def test_what_is_forgotten_is_captured_anew_and_what_capturing_takes_is_told():
 
 
 def test_a_ledger_sees_every_call_of_a_graphed_cell():
-    from ditbench.methods.protocols import WorkLedger
+    from ditbench.methods.work import WorkLedger
 
     cell, ledger = graphed()[0], WorkLedger()
     cell.generate(range(2), ledger)
@@ -157,7 +157,7 @@ def test_token_selection_is_refused_in_graph_mode_also_where_it_is_imposed(confi
 def test_layouts_chosen_by_the_clock_are_refused_in_graph_mode():
     config = {"schedule": {"fractions": {4: 0.5, 2: 0.5}, "guidance": {"fractions": {4: 1.0}}}}
     cell = bind(spec(method="flexidit-testing", config=config, guidance_scale=2.0), None)
-    field, message = graph_problem(cell.spec, cell.model, cell.plans())
+    field, message = cell.model.graph_problem(cell.plans())
     assert field == "config.schedule" and "config.layout" in message
     settled = bind(spec(method="flexidit-testing", config={**config, "layout": "packed"}, guidance_scale=2.0), None)
-    assert graph_problem(settled.spec, settled.model, settled.plans()) is None
+    assert settled.model.graph_problem(settled.plans()) is None

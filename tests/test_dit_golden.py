@@ -10,6 +10,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ditbench import methods
+from ditbench.methods.conditions import of_labels
 from ditbench.methods.diffusion.ddim import DDIM
 from ditbench.methods.diffusion.ddpm import DDPM
 from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser, combine
@@ -60,7 +61,7 @@ def test_three_channel_guidance_equals_the_reference_on_conditional_and_uncondit
     rule = GuidanceRule(scale=4.0, channels=3)
     assert (t == t[0]).all(), "the reference guides rows of one timestep"
     x, labels = golden["cfg.x"][:2], golden["cfg.y"][:2]
-    guided = GuidedDenoiser(model, labels, model.plan([float(t[0])]), rule)(x, 0)
+    guided = GuidedDenoiser(model, of_labels(model.facts, labels), model.plan([float(t[0])]), rule)(x, 0)
     agree(guided, golden["cfg.out"][:2])
     both = model(torch.cat([x, x]), t, golden["cfg.y"])
     cond, uncond = both.chunk(2)
@@ -85,7 +86,9 @@ def test_respaced_schedules_equal_the_reference_to_1e_12(diffusion, steps, spaci
 def test_a_ddpm_trajectory_equals_the_reference_step_by_step(model, diffusion):
     sampler, seen = DDPM(10), []
     noise = iter(diffusion["ddpm10.noise"])
-    denoise = GuidedDenoiser(model, diffusion["ddpm10.y"], model.plan(sampler.timesteps), GuidanceRule())
+    denoise = GuidedDenoiser(
+        model, of_labels(model.facts, diffusion["ddpm10.y"]), model.plan(sampler.timesteps), GuidanceRule()
+    )
     sampler.sample(denoise, diffusion["ddpm10.z"], lambda: next(noise), lambda _, x: seen.append(x))
     assert len(seen) == 10
     for ours, reference in zip(seen, diffusion["ddpm10.trajectory"], strict=True):
@@ -95,7 +98,9 @@ def test_a_ddpm_trajectory_equals_the_reference_step_by_step(model, diffusion):
 @torch.no_grad()
 def test_a_ddim_sample_equals_the_reference(model, diffusion):
     sampler = DDIM(25, SamplerOptions(spacing="ddim"))
-    denoise = GuidedDenoiser(model, diffusion["ddim25.y"], model.plan(sampler.timesteps), GuidanceRule())
+    denoise = GuidedDenoiser(
+        model, of_labels(model.facts, diffusion["ddim25.y"]), model.plan(sampler.timesteps), GuidanceRule()
+    )
 
     def no_noise() -> Tensor:
         raise AssertionError("eta = 0 draws no noise")

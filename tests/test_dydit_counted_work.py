@@ -2,11 +2,27 @@
 
 import pytest
 import torch
-from dydit_models import MODES, Recorder, Whole, at_one_time, both_backbones, set_bias, spread_tokens, told, vivid
+from dydit_models import (
+    MODES,
+    Recorder,
+    Whole,
+    at_one_time,
+    both_backbones,
+    imposed_tokens,
+    set_bias,
+    spread_tokens,
+    tokens_kept,
+    told,
+    vivid,
+    width_of,
+    width_plan,
+)
 
 from ditbench import methods
-from ditbench.harness.measure.flops import WorkCounter, count_module
-from ditbench.methods.protocols import StepPlan, WorkLedger
+from ditbench.harness.measure.flops import WorkCounter
+from ditbench.harness.measure.operators import count_module
+from ditbench.methods.plans import StepPlan
+from ditbench.methods.work import WorkLedger
 
 
 @torch.no_grad()
@@ -16,19 +32,19 @@ def test_only_active_heads_groups_and_tokens_are_computed(seed, backbone):
     model, rows, t = vivid(seed, backbone=backbone), 2, 700
     x, times, y = at_one_time(rows, t, seed, backbone=backbone)
     (plan,) = model.plan([told(backbone, t)])
-    plan = StepPlan(
-        plan.timestep, heads=(plan.heads[0], (0, 2), (0, 1, 2, 3)), groups=(plan.groups[0], (0, 1, 3), (0,))
-    )
+    first = width_of(plan)
+    plan = width_plan(plan.timestep, (first.heads[0], (0, 2), (0, 1, 2, 3)), (first.groups[0], (0, 1, 3), (0,)))
+    width = width_of(plan)
     model.prepare(plan)
     spread_tokens(model, (x, times, y))
     ledger = WorkLedger()
     with Recorder() as seen:
         model(x, times, y, plan=plan, ledger=ledger)
-    kept = ledger.entries[0].tokens
+    kept = tokens_kept(ledger.entries[0])
     c, n, head, group = 64, 16, 16, 64  # width, tokens, head width, group width
     expected = []
     for layer in range(3):
-        h, g = len(plan.heads[layer]), len(plan.groups[layer])
+        h, g = len(width.heads[layer]), len(width.groups[layer])
         expected += [
             (rows, c, 6 * c),
             (rows * n, c, 3 * h * head),
@@ -40,7 +56,7 @@ def test_only_active_heads_groups_and_tokens_are_computed(seed, backbone):
         ]
     around = [(rows, 256, c), (rows, c, c), (rows, c, 2 * c), (rows * n, c, 8)]  # time MLP and final layer
     assert sorted(seen.products) == sorted(expected + around)
-    assert seen.attentions == [(rows, len(layer), n, head) for layer in plan.heads]
+    assert seen.attentions == [(rows, len(layer), n, head) for layer in width.heads]
     assert all(0 < count < rows * n for count in kept), "every layer skips some tokens"
     assert not [product for product in seen.products if product[0] != rows and 4 * c in product[1:]]
 
@@ -61,7 +77,7 @@ def test_with_imposed_activity_token_routers_run_and_imposed_tokens_are_gathered
 @both_backbones
 def test_nothing_is_multiplied_where_nothing_is_left(backbone):
     model, given = vivid(always_on=False, backbone=backbone), at_one_time(2, 700, backbone=backbone)
-    nothing = StepPlan(700, heads=((),) * 3, groups=((0,),) * 3)
+    nothing = width_plan(700, ((),) * 3, ((0,),) * 3)
     set_bias(model, "token_selection", -1e3)
     with Recorder() as seen:
         model(*given, plan=nothing)
@@ -83,7 +99,7 @@ def assert_whole_is_counted(model, t: int, rows: int) -> None:
         spread_tokens(model, given)
     with torch.no_grad():
         model(*given, plan=plan, ledger=ledger)  # also makes the imposed tokens, which is no part of a call
-    tokens = ledger.entries[0].tokens
+    tokens = tokens_kept(ledger.entries[0])
     assert imposed or not tokens or all(0 < kept < rows * 16 for kept in tokens)
     pieces, whole = WorkCounter(model).call(plan, rows, tokens), count_module(Whole(model, plan), given)
     planning = part_macs(model, plan, rows, "width routers")
@@ -109,12 +125,12 @@ def test_with_imposed_activity_the_sum_over_pieces_equals_a_count_of_the_whole_c
 
 
 def closed_formula(c, plan):
-    n, d, parts, side = c.tokens, c.hidden_size, c.num_heads, c.input_size
+    n, d, parts, side, width = c.tokens, c.hidden_size, c.num_heads, c.input_size, width_of(plan)
     time_mlp = 256 * d + d * d
     around = time_mlp + side * side * c.in_channels * d + n * d * c.patch_size**2 * c.head_channels + 2 * d * d
     total = around + 4 * n * d  # final layer norm
     total += time_mlp + 2 * c.depth * (parts - 1) * d  # planning
-    for heads, groups, kept in zip(plan.heads, plan.groups, plan.tokens, strict=True):
+    for heads, groups, kept in zip(width.heads, width.groups, imposed_tokens(plan), strict=True):
         total += len(heads) / parts * (4 * n * d * d + 2 * n * n * d)
         total += len(groups) / parts * kept / n * 8 * n * d * d
         total += 6 * d * d + n * (d * (d // 16) + d // 16)

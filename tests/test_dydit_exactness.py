@@ -5,14 +5,28 @@ Tests of exactness run on both backbones, so that a DySiT is held to what a DyDi
 
 import pytest
 import torch
-from dydit_models import MODES, SMALL, agree, at_one_time, both_backbones, inputs, set_bias, told, vivid
+from dydit_models import (
+    MODES,
+    SMALL,
+    agree,
+    at_one_time,
+    both_backbones,
+    imposed_tokens,
+    inputs,
+    set_bias,
+    tokens_kept,
+    told,
+    vivid,
+    width_of,
+    width_plan,
+)
 from torch import Tensor
 
 from ditbench import methods
 from ditbench.methods.diffusion.flow import Euler, EulerMaruyama, Heun
 from ditbench.methods.diffusion.sampler import SamplerOptions
 from ditbench.methods.diffusion.schedules import timestep_map
-from ditbench.methods.protocols import StepPlan, WorkLedger
+from ditbench.methods.work import WorkLedger
 
 # Plans
 
@@ -63,10 +77,10 @@ def test_plans_are_sorted_indices_of_what_the_masked_path_leaves_on(backbone):
         masks = model.masked(x, t, y).masks
     for row, plan in enumerate(model.plan(t.tolist())):
         assert plan.timestep == t[row]
-        assert plan.tokens is None, "the data decide"
+        assert imposed_tokens(plan) is None, "the data decide"
         for layer, mask in enumerate(masks):
-            assert plan.heads[layer] == tuple(mask.heads[row].nonzero().flatten().tolist())
-            assert plan.groups[layer] == tuple(mask.groups[row].nonzero().flatten().tolist())
+            assert width_of(plan).heads[layer] == tuple(mask.heads[row].nonzero().flatten().tolist())
+            assert width_of(plan).groups[layer] == tuple(mask.groups[row].nonzero().flatten().tolist())
 
 
 @both_backbones
@@ -79,8 +93,8 @@ def test_the_number_type_of_the_weights_in_memory_does_not_move_a_verdict(backbo
 def test_without_weights_routers_count_as_open():
     with torch.device("meta"):
         (plan,) = methods.build("dydit", **SMALL).plan([5])
-    assert plan.heads == plan.groups == ((0, 1, 2, 3),) * 3
-    assert plan.tokens == (16,) * 3
+    assert width_of(plan).heads == width_of(plan).groups == ((0, 1, 2, 3),) * 3
+    assert imposed_tokens(plan) == (16,) * 3
 
 
 # Sliced and gathered = masked
@@ -102,11 +116,11 @@ def test_sliced_and_gathered_equals_masked(mode, seed, backbone):
     if model.config.tdw:
         assert len(ledger.entries) > 1, "several plans in one batch"
     if model.config.sdt:
-        kept = torch.tensor([entry.tokens for entry in ledger.entries]).sum(0)
+        kept = torch.tensor([tokens_kept(entry) for entry in ledger.entries]).sum(0)
         assert kept.tolist() == [int(mask.tokens.sum()) for mask in masked.masks]
         assert 0 < kept.sum() < 6 * 16 * 3
     else:
-        assert all(entry.tokens is None for entry in ledger.entries)
+        assert all(tokens_kept(entry) is None for entry in ledger.entries)
 
 
 @torch.no_grad()
@@ -125,8 +139,8 @@ def test_sliced_and_gathered_equals_masked_in_bfloat16(seed, backbone):
     assert out.dtype == torch.bfloat16
     (plan,) = {entry.plan.key for entry in ledger.entries}
     for layer, mask in enumerate(masked.masks):
-        assert all(plan.heads[layer] == tuple(row.nonzero().flatten().tolist()) for row in mask.heads)
-        assert all(plan.groups[layer] == tuple(row.nonzero().flatten().tolist()) for row in mask.groups)
+        assert all(width_of(plan).heads[layer] == tuple(row.nonzero().flatten().tolist()) for row in mask.heads)
+        assert all(width_of(plan).groups[layer] == tuple(row.nonzero().flatten().tolist()) for row in mask.groups)
     agree(out.float(), masked.out.float(), 0.05)
 
 
@@ -171,7 +185,7 @@ def test_no_token_and_every_token(bias, kept, rows, backbone):
     set_bias(model, "token_selection", bias)
     given = at_one_time(rows, 300, backbone=backbone)
     out = model(*given, ledger=ledger)
-    assert ledger.entries[0].tokens == (rows * kept,) * 3
+    assert tokens_kept(ledger.entries[0]) == (rows * kept,) * 3
     agree(out, model.masked(*given).out, 1e-5)
 
 
@@ -189,7 +203,7 @@ def test_exactly_one_token_of_the_batch(rows, backbone):
     router.mlp_head[2].bias -= (first + second) / 2
     ledger = WorkLedger()
     out = model(*given, ledger=ledger)
-    assert ledger.entries[0].tokens == (1,)
+    assert tokens_kept(ledger.entries[0]) == (1,)
     agree(out, model.masked(*given).out, 1e-5)
 
 
@@ -205,7 +219,7 @@ def test_closed_width_routers_leave_one_head_and_group_or_none(always_on, tokens
     if tokens is not None:
         set_bias(model, "token_selection", tokens)
     left = ((0,) if always_on else (),) * 3
-    assert model.plan([told(backbone, 300)]) == [StepPlan(told(backbone, 300), heads=left, groups=left)]
+    assert model.plan([told(backbone, 300)]) == [width_plan(told(backbone, 300), left, left)]
     agree(model(*given), model.masked(*given).out, 1e-5)
 
 

@@ -9,7 +9,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ditbench import methods
-from ditbench.methods.protocols import WorkLedger
+from ditbench.methods.dydit.choices import Width
+from ditbench.methods.work import WorkLedger
 
 GOLDEN = Path(__file__).parent / "golden" / "dydit.safetensors"
 
@@ -60,8 +61,8 @@ def test_all_three_masks_of_the_masked_path_are_the_reference_s(model, golden):
 def test_planned_heads_and_groups_are_the_reference_s(model, golden):
     for row, plan in enumerate(model.plan(golden["t"].tolist())):
         for layer in range(model.config.depth):
-            assert plan.heads[layer] == tuple(golden["attn_mask"][row, layer].nonzero().flatten().tolist())
-            assert plan.groups[layer] == tuple(golden["mlp_mask"][row, layer].nonzero().flatten().tolist())
+            assert plan.get(Width).heads[layer] == tuple(golden["attn_mask"][row, layer].nonzero().flatten().tolist())
+            assert plan.get(Width).groups[layer] == tuple(golden["mlp_mask"][row, layer].nonzero().flatten().tolist())
 
 
 @torch.no_grad()
@@ -72,7 +73,7 @@ def test_tokens_gathered_at_inference_are_the_reference_s(model, golden):
         model(golden["x"][one], golden["t"][one], golden["y"][one], ledger=ledger)
         maps = ledger.entries[0].maps
         assert torch.equal(maps[:, 0].float(), golden["token_mask"][row, :, :, 0])
-        assert ledger.entries[0].tokens == tuple(maps.sum((1, 2)).tolist())
+        assert ledger.entries[0].decided.counts == tuple(maps.sum((1, 2)).tolist())
 
 
 def test_the_vectors_exercise_closed_heads_groups_and_tokens(golden):

@@ -4,14 +4,14 @@ import shutil
 
 import pytest
 import torch
-from dydit_models import at_one_time, vivid
+from dydit_models import at_one_time, vivid, width_of, width_plan
 
 from ditbench.methods.diffusion.schedules import timestep_map
-from ditbench.methods.protocols import StepPlan
+from ditbench.methods.plans import StepPlan
 
 
 def spread_plan(heads: tuple[int, ...] = (0, 2), groups: tuple[int, ...] = (1, 3)) -> StepPlan:
-    return StepPlan(0.0, heads=(heads,) * 3, groups=(groups,) * 3)
+    return width_plan(0.0, (heads,) * 3, (groups,) * 3)
 
 
 def slice_bytes(heads: int, groups: int) -> int:
@@ -39,7 +39,7 @@ def test_slices_are_reused_across_equal_plans():
     model, given = vivid(), at_one_time(2, 700)
     first = [model.slices(layer, spread_plan()) for layer in range(3)]
     with torch.no_grad():
-        model(*given, plan=StepPlan(9.0, heads=((0, 2),) * 3, groups=((1, 3),) * 3))
+        model(*given, plan=width_plan(9.0, ((0, 2),) * 3, ((1, 3),) * 3))
     for layer, (attention, mlp) in enumerate(first):
         again = model.slices(layer, spread_plan())
         assert again[0] is attention and again[1] is mlp
@@ -58,8 +58,8 @@ def test_a_second_sampling_loop_slices_nothing(monkeypatch):
     with torch.inference_mode():
         for plan in plans:
             model(x, t, y, plan=plan)
-        distinct = {(layer, p.heads[layer], "h") for p in plans for layer in range(3)}
-        distinct |= {(layer, p.groups[layer], "g") for p in plans for layer in range(3)}
+        distinct = {(layer, width_of(p).heads[layer], "h") for p in plans for layer in range(3)}
+        distinct |= {(layer, width_of(p).groups[layer], "g") for p in plans for layer in range(3)}
         assert len(made) == len(distinct)
         for plan in plans:
             model(x, t, y, plan=plan)
@@ -81,12 +81,12 @@ def test_memory_for_slices_is_bounded_and_changes_no_result(mib):
 
 def test_the_least_recently_used_slices_go_first():
     model = vivid(hidden_size=256, depth=1, prepared_mib=1)  # a head takes 0.25 MiB
-    a, b, c = (StepPlan(0.0, heads=((k,),), groups=((0, 1, 2, 3),)) for k in range(3))
+    a, b, c = (width_plan(0.0, ((k,),), ((0, 1, 2, 3),)) for k in range(3))
     room = {"a": model.slices(0, a)[0], "b": model.slices(0, b)[0], "c": model.slices(0, c)[0]}
     size = model.prepared_bytes
     assert 3 * 2**18 <= size < 2**20
     assert model.slices(0, a)[0] is room["a"]
-    model.slices(0, StepPlan(0.0, heads=((3,),), groups=((0, 1, 2, 3),)))
+    model.slices(0, width_plan(0.0, ((3,),), ((0, 1, 2, 3),)))
     assert model.prepared_bytes == size, "one in, one out"
     assert model.slices(0, a)[0] is room["a"] and model.slices(0, c)[0] is room["c"]
     assert model.slices(0, b)[0] is not room["b"], "b was used longest ago"

@@ -12,17 +12,17 @@ from ditbench import methods
 from ditbench.harness.errors import InputError
 from ditbench.harness.measure import latency
 from ditbench.harness.measure.count_cell import measure_flops
-from ditbench.harness.measure.flops import WorkCounter, count_steps
+from ditbench.harness.measure.flops import FlopsResult, WorkCounter, count_steps
 from ditbench.harness.measure.kernels import measure_kernels
 from ditbench.harness.measure.memory import measure_memory
+from ditbench.harness.measure.options import FlopsOptions, KernelsOptions, MemoryOptions
 from ditbench.harness.sample.generate import bind
 from ditbench.harness.store.records import CellSpec
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import make_plan
-from ditbench.harness.suite.schema import FlopsOptions, KernelsOptions, MemoryOptions
 from ditbench.methods.diffusion.guidance import GuidanceRule
-from ditbench.methods.protocols import WorkLedger
 from ditbench.methods.weights import randomise, save_state
+from ditbench.methods.work import WorkLedger
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,12 @@ def cell(**fields):
     )
 
 
+def shares_of(result: FlopsResult, name: str) -> list[list[float]] | None:
+    """Shares a layer, a step, of this facet; None where the loop has none."""
+    found = [shown["values"] for shown in result.facets["shares"] if shown["name"] == name]
+    return found[0] if found else None
+
+
 @pytest.mark.parametrize("scale", [1.0, 1.5])
 def test_learned_routers_are_counted_on_samples_and_every_image_as_it_ran(checkpoint, tmp_path, scale):
     spec = cell(guidance_scale=scale)
@@ -64,7 +70,7 @@ def test_learned_routers_are_counted_on_samples_and_every_image_as_it_ran(checkp
     assert len(set(result.gmacs_images)) > 1, "images differ in their tokens"
     quantity = result.values()["gmacs_image"]
     assert quantity.low < quantity.value < quantity.high and "12 samples" in quantity.interval
-    shares = np.array(result.activity["tokens"])
+    shares = np.array(shares_of(result, "tokens"))
     assert shares == pytest.approx(kept.mean(2) / 16, abs=1e-6)
 
 
@@ -94,7 +100,7 @@ def test_width_alone_needs_the_weights_but_no_samples(checkpoint, tmp_path):
     spec = cell(config={"sdt": False})
     result = measure_flops(spec, tmp_path / "tdw.safetensors")
     assert len(result.gmacs_images) == 1 and result.values()["gmacs_image"].interval == "exact count"
-    assert result.activity["tokens"] is None and result.activity["heads"] is not None
+    assert shares_of(result, "tokens") is None and shares_of(result, "attention heads") is not None
     assert result.gmacs_step < measure_flops(spec).gmacs_step
 
 
@@ -102,7 +108,7 @@ def test_a_count_under_imposed_activity_needs_neither_weights_nor_memory():
     result = measure_flops(cell(method="dydit-xl-2", config={"activity": 0.5}, steps=2))
     static = measure_flops(cell(method="dit-xl-2", steps=2))
     assert result.gmacs_step / static.gmacs_step == pytest.approx(0.5, abs=0.01)
-    assert np.mean(result.activity["heads"]) == pytest.approx(0.5, abs=0.01)
+    assert np.mean(shares_of(result, "attention heads")) == pytest.approx(0.5, abs=0.01)
 
 
 def test_guidance_plans_a_step_once_for_both_sequences():

@@ -14,20 +14,23 @@ import pytest
 
 from ditbench.harness.store.records import Quantity
 from ditbench.harness.store.store import RunStore
-from ditbench.report.activity import activity_of, is_dynamic, mean_share
-from ditbench.report.delivered_table import delivered_table, excess_time, lost_time_table
-from ditbench.report.detail_tables import operators_table, timing_table
 from ditbench.report.document import ReportFiles, write_report
-from ditbench.report.plots.activity import MOST_ROWS, activity_picture
+from ditbench.report.facets import NOTHING, facets_of, is_dynamic
 from ditbench.report.plots.kernels import kernels_picture
 from ditbench.report.plots.profile import profile_picture
+from ditbench.report.plots.shares import MOST_COLUMNS, MOST_ROWS, shares_picture
 from ditbench.report.plots.token_maps import MOST_CELLS, token_map_pictures
-from ditbench.report.reading import reading_notes
-from ditbench.report.result_tables import cost_table, tag_of
-from ditbench.report.run_view import Row, RunView, load_run
-from ditbench.report.summary import summary
-from ditbench.report.table_formats import to_markdown
-from ditbench.report.tables import Table
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView, load_run
+from ditbench.report.tables.delivered import delivered_table, excess_time, lost_time_table
+from ditbench.report.tables.formats import to_markdown
+from ditbench.report.tables.operators import operators_table
+from ditbench.report.tables.results import cost_table
+from ditbench.report.tables.rows import tag_of
+from ditbench.report.tables.table import Table
+from ditbench.report.tables.timing import timing_table
+from ditbench.report.words.reading import reading_notes
+from ditbench.report.words.summary import summary
 
 sys.path.insert(0, str(Path(__file__).parent))
 import report_fixtures as fixtures
@@ -82,9 +85,17 @@ def entries(table: Table | None, key: str) -> dict[str, Any]:
 def test_a_dynamic_run_has_its_figures_tables_and_explanations(dynamic: ReportFiles) -> None:
     assert dynamic.notice is None
     names = {path.name for path in dynamic.figures}
-    assert {"activity.svg", "activity.png", "token_maps-dydit-0.5.svg", "token_maps-dydit-sdt-0.5.png"} <= names
+    assert {"shares.svg", "shares.png", "token_maps-dydit-0.5.svg", "token_maps-dydit-sdt-0.5.png"} <= names
     text = dynamic.markdown.read_text()
-    for words in ("## Promised and delivered", "Where the rest went", "**Activity.**", "TDW", "SDT", "activity.svg"):
+    for words in (
+        "## Promised and delivered",
+        "Where the rest went",
+        "**Attention heads, MLP channel groups.**",
+        "**Tokens.**",
+        "TDW",
+        "SDT",
+        "shares.svg",
+    ):
         assert words in text, words
 
 
@@ -101,7 +112,7 @@ def test_a_static_run_has_no_dynamic_section(tmp_path: Path) -> None:
     text = files.markdown.read_text()
     for words in ("Promised", "Where the rest went", "Activity", "Prepare", "dynamic", "slicing", "Imposed", "routers"):
         assert words not in text, words
-    assert not [path for path in files.figures if path.stem.startswith(("activity", "token_maps"))]
+    assert not [path for path in files.figures if path.stem.startswith(("shares", "token_maps"))]
 
 
 def test_the_classes_excess_adds_up_to_the_time_beyond_the_promise(dynamic: ReportFiles) -> None:
@@ -162,7 +173,7 @@ def test_the_promise_is_the_inverse_of_the_compute_ratio_and_only_methods_make_o
 
 def test_a_smaller_static_method_promises_too_and_a_larger_one_does_not(folder: Path) -> None:
     for cell, factor in (("dydit-tdw-0.5", 0.9), ("dydit-sdt-0.5", 2.0)):
-        without(folder, cell, "flops", "activity", "parts", "token_maps", "probe")
+        without(folder, cell, "flops", "facets", "parts", "token_maps", "probe")
         record = RunStore(folder).load(fixtures.identity_of(cell, "flops"))
         assert record is not None
         step = Quantity(value=fixtures.STEP_GMACS * factor, unit="GMAC", interval="exact count")
@@ -187,8 +198,8 @@ def test_imposed_cells_are_marked_in_every_format(dynamic: ReportFiles) -> None:
     lines = {row["cell"]: row for row in csv.DictReader(io.StringIO((dynamic.folder / "table.csv").read_text()))}
     assert {cell for cell, row in lines.items() if row["cell_tag"] == IMPOSED} == {"dydit-imposed"}
     cells = {row["cell"]: row for row in csv.DictReader(io.StringIO(dynamic.cells.read_text()))}
-    assert {cell: row["imposed_activity"] for cell, row in cells.items()} == {
-        cell: "true" if cell == "dydit-imposed" else "false" for cell in cells
+    assert {cell: row["imposed"] for cell, row in cells.items()} == {
+        cell: "activity" if cell == "dydit-imposed" else "" for cell in cells
     }
     view = load_run(dynamic.cells.parent)
     tables = (cost_table, operators_table, timing_table, delivered_table, lost_time_table)
@@ -201,7 +212,7 @@ def test_imposed_cells_are_marked_in_every_format(dynamic: ReportFiles) -> None:
 def test_a_cost_only_cell_without_imposed_activity_is_not_called_imposed(tmp_path: Path) -> None:
     files = write_report(fixtures.write_run(tmp_path, fixtures.digits_cells()))
     text = files.markdown.read_text()
-    assert "dydit-half-ddim-25 (cost only" in text and "mposed" not in text.replace("Random weights or imposed", "")
+    assert "dydit-half-ddim-25 (cost only" in text and "mposed" not in text.replace("Random weights or an imposed", "")
 
 
 def test_every_figure_that_names_an_imposed_cell_marks_it(dynamic: ReportFiles, monkeypatch: Any) -> None:
@@ -214,7 +225,7 @@ def test_every_figure_that_names_an_imposed_cell_marks_it(dynamic: ReportFiles, 
 
     original = Text.draw
     monkeypatch.setattr(Text, "draw", lambda self, *a, **k: (drawn.append(self.get_text()), original(self, *a, **k))[1])
-    for maker in (activity_picture, profile_picture, kernels_picture):
+    for maker in (shares_picture, profile_picture, kernels_picture):
         drawn.clear()
         assert maker(view) is not None
         named = [text for text in drawn if "imposed" in text]
@@ -224,56 +235,68 @@ def test_every_figure_that_names_an_imposed_cell_marks_it(dynamic: ReportFiles, 
 def test_old_records_without_the_new_fields_still_render(folder: Path) -> None:
     for cell in fixtures.dynamic_cells():
         name = cell.spec.cell
-        without(folder, name, "flops", "activity", "parts", "probe", "token_maps")
+        without(folder, name, "flops", "facets", "parts", "probe", "token_maps")
         without(folder, name, "latency", "prepare_ms")
         without(folder, name, "memory", "prepared_mib")
     files = write_report(folder)
     assert files.pdf is not None
     text = files.markdown.read_text()
     assert "slicing" not in text and "Prepare" not in text
-    assert not [path for path in files.figures if path.stem.startswith(("activity", "token_maps"))]
+    assert not [path for path in files.figures if path.stem.startswith(("shares", "token_maps"))]
 
 
-def test_cells_of_the_same_activity_share_a_row_and_parts_left_whole_are_not_claimed(dynamic: ReportFiles) -> None:
+def test_cells_of_the_same_shares_share_a_row_and_parts_left_whole_are_not_claimed(dynamic: ReportFiles) -> None:
     view = load_run(dynamic.cells.parent)
-    activity = activity_of(rows_of(view)["dydit-tdw-0.5"])
-    assert activity is not None and activity.shares("tokens") is None
-    made = activity_picture(view)
+    shares = {each.name: each for each in facets_of(rows_of(view)["dydit-tdw-0.5"]).shares}
+    assert list(shares) == ["attention heads", "MLP channel groups"]
+    made = shares_picture(view)
     assert made is not None and made.alt.count("attention heads") == 3
     assert "dydit-0.5, dydit-0.5-g1.5 attention heads" in made.alt
-    heads = activity.shares("heads")
-    assert heads is not None and f"{100 * mean_share(heads):.0f} %" in made.alt
+    assert f"attention heads {100 * shares['attention heads'].mean:.0f} %" in made.alt
 
 
-def test_activities_beyond_the_limit_are_named_in_the_caption(tmp_path: Path) -> None:
+def test_shares_beyond_the_limit_are_named_in_the_caption(tmp_path: Path) -> None:
     cells = [fixtures.dynamic_cells()[0]]
     for steps in range(5, 5 + MOST_ROWS + 2):
         spec = fixtures.dynamic_spec(f"dydit-{steps}").model_copy(update={"steps": steps, "measure": ("flops",)})
         cells.append(fixtures.Planned(spec, dynamic=fixtures.Dynamic()))
-    made = activity_picture(load_run(fixtures.write_run(tmp_path, cells)))
+    made = shares_picture(load_run(fixtures.write_run(tmp_path, cells)))
     assert made is not None and "Not drawn: dydit-13, dydit-14." in made.caption
+
+
+def facets(timesteps: list[float], *values: Any) -> dict[str, Any]:
+    shares = [{"name": f"part {place}", "values": each} for place, each in enumerate(values)]
+    return {"timesteps": timesteps, "shares": shares, "labels": []}
 
 
 @pytest.mark.parametrize(
     "stored",
-    [None, {}, {"timesteps": [], "heads": []}, {"timesteps": [9, 0], "heads": [[0.5]]},
-     {"timesteps": [9, 0], "heads": [[0.5], [0.5, 1.0]]}, {"timesteps": [9, 0], "heads": None}],
-)  # fmt: skip
-def test_an_activity_that_says_nothing_is_no_activity(folder: Path, stored: Any) -> None:
+    [None, {}, facets([], []), facets([9, 0], [[0.5]]), facets([9, 0], [[0.5], [0.5, 1.0]]), facets([9, 0], None)],
+)
+def test_shares_that_fit_no_step_are_none(folder: Path, stored: Any) -> None:
     record = RunStore(folder).load(fixtures.identity_of("dydit-0.5", "flops"))
     assert record is not None
-    edit(folder, "dydit-0.5", "flops", detail=record.detail | {"activity": stored, "parts": {}})
+    edit(folder, "dydit-0.5", "flops", detail=record.detail | {"facets": stored, "parts": {}})
     row = rows_of(load_run(folder))["dydit-0.5"]
-    assert activity_of(row) is None and not is_dynamic(row)
+    assert facets_of(row) == NOTHING and not is_dynamic(row)
 
 
 def test_one_step_and_flow_times_can_be_drawn(folder: Path) -> None:
     record = RunStore(folder).load(fixtures.identity_of("dydit-0.5", "flops"))
     assert record is not None
     for times in ([0.98], [1.0, 0.5, 0.0]):
-        stored = {"timesteps": times, "heads": [[0.5, 1.0]] * len(times), "groups": None, "tokens": None}
-        edit(folder, "dydit-0.5", "flops", detail=record.detail | {"activity": stored})
-        assert activity_picture(load_run(folder)) is not None
+        stored = facets(times, [[0.5, 1.0]] * len(times))
+        edit(folder, "dydit-0.5", "flops", detail=record.detail | {"facets": stored})
+        assert shares_picture(load_run(folder)) is not None
+
+
+def test_shares_of_the_whole_model_have_no_layers_and_parts_beyond_the_limit_are_named(folder: Path) -> None:
+    record = RunStore(folder).load(fixtures.identity_of("dydit-0.5", "flops"))
+    assert record is not None
+    stored = facets([9.0, 0.0], *[[[0.25], [0.75]]] * (MOST_COLUMNS + 1))
+    edit(folder, "dydit-0.5", "flops", detail=record.detail | {"facets": stored})
+    made = shares_picture(load_run(folder))
+    assert made is not None and "Not drawn: " in made.caption and "part 1 50 %" in made.alt
 
 
 def test_token_maps_beyond_the_limit_are_named_and_cost_only_cells_have_none(tmp_path: Path) -> None:

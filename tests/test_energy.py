@@ -11,13 +11,14 @@ from torch import Tensor
 
 from ditbench.harness.measure.energy import PackageCounter, measure_energy
 from ditbench.harness.measure.nvml import NotAvailableError
+from ditbench.harness.measure.options import EnergyOptions
 from ditbench.harness.sample.generate import bind
 from ditbench.harness.store.records import Provenance, Quantity, Record
-from ditbench.harness.suite.schema import EnergyOptions
-from ditbench.report.detail_tables import timing_table
-from ditbench.report.energy_table import energy_table
-from ditbench.report.run_view import Row, RunView
-from ditbench.report.tables import Table
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
+from ditbench.report.tables.energy import energy_table
+from ditbench.report.tables.table import Table
+from ditbench.report.tables.timing import timing_table
 
 # Energy
 

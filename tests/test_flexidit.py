@@ -3,7 +3,6 @@
 Tests of exactness run on both backbones, so that a FlexiSiT is held to what a FlexiDiT is.
 """
 
-from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -11,13 +10,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from dydit_models import Recorder, Whole, agree, both_backbones, inputs
+from flexidit_models import patch_plan
 
 import ditbench.methods.flexidit.model as model_module
 from ditbench import methods
-from ditbench.harness.measure.flops import WorkCounter, count_module
+from ditbench.harness.measure.flops import WorkCounter
+from ditbench.harness.measure.operators import count_module
 from ditbench.methods.flexidit.patching import bilinear, embedding_matrix, head_matrix, lift_head, project_embedding
-from ditbench.methods.protocols import StepPlan, WorkLedger
 from ditbench.methods.weights import randomise
+from ditbench.methods.work import WorkLedger
 
 SMALL: dict[str, Any] = {
     **{"input_size": 16, "patch_size": 2, "in_channels": 1, "num_classes": 10},
@@ -225,7 +226,7 @@ BESIDE: dict[str, Any] = {"recipe": "lora", "adapter": {"rank": 3, "folded": Fal
 def test_only_the_tokens_of_the_size_are_embedded_attended_and_decoded(size, config, backbone):
     model, rows, c, r = lively(backbone, **config), 2, 32, 3
     args, n = given(model, rows), (16 // size) ** 2
-    model.prepare(StepPlan(0.0, patch=size))
+    model.prepare(patch_plan(0.0, size))
     with Recorder() as seen:
         model(*args, patch_size=size)
     beside = size != 2 and config is BESIDE
@@ -275,7 +276,7 @@ def test_kernels_are_projected_from_the_stored_one_once_a_size(monkeypatch):
 def test_prepared_bytes_are_those_of_projected_kernels_and_merged_weights(recipe, backbone):
     model, c = lively(backbone, recipe=recipe), 32
     assert model.prepared_bytes == 0
-    model.prepare(StepPlan(0.0, patch=2, guide=4))
+    model.prepare(patch_plan(0.0, 2, 4))
     made = {
         "shared": sum(size**2 * c + size**2 * 2 * (c + 1) + (16 // size) ** 2 * c for size in (2, 4)),
         "lora": 16 * c + 2 * 12 * c * c,  # positions of size 4 and two blocks' weights; the base's are not copied
@@ -303,7 +304,7 @@ class Executed(Whole):
 ], ids=str)  # fmt: skip
 @pytest.mark.parametrize("size", [2, 4, 8])
 def test_the_sum_over_pieces_equals_a_count_of_the_whole_call(size, config, backbone):
-    model, plan, ledger = lively(backbone, **config), StepPlan(7.0, patch=size), WorkLedger()
+    model, plan, ledger = lively(backbone, **config), patch_plan(7.0, size), WorkLedger()
     args = given(model, 2)
     with torch.no_grad():
         model(*args, plan=plan, ledger=ledger)
@@ -311,4 +312,4 @@ def test_the_sum_over_pieces_equals_a_count_of_the_whole_call(size, config, back
     whole = count_module(Executed(model, plan), args)
     counter = WorkCounter(model)
     assert counter.ledger(ledger.entries) == counter.call(plan, 2) == whole
-    assert counter.call(replace(plan, patch=2), 2).total() >= whole.total()
+    assert counter.call(patch_plan(7.0, 2), 2).total() >= whole.total()

@@ -5,18 +5,23 @@ from typing import Any
 import pytest
 import torch
 from dydit_models import agree, both_backbones, told
+from flexidit_models import layout_of, patch_plan, sizes_of
 from test_flexidit import lively
 from torch import nn
 
-from ditbench.harness.measure.flops import WorkCounter, count_module
+from ditbench.harness.measure.flops import WorkCounter
+from ditbench.harness.measure.operators import count_module
 from ditbench.harness.sample.generate import BoundCell, bind_sampler
 from ditbench.harness.store.records import CellSpec
+from ditbench.methods.call import Call
+from ditbench.methods.conditions import of_labels
 from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser, weak_scale
 from ditbench.methods.flexidit import packing
+from ditbench.methods.flexidit.choices import Layout
 from ditbench.methods.flexidit.packing import LAYOUTS, run_pair
-from ditbench.methods.protocols import StepPlan, WorkLedger
+from ditbench.methods.work import WorkLedger
 
-MIXED = StepPlan(500.0, patch=2, guide=4)
+MIXED = patch_plan(500.0, 2, 4)
 
 
 def cell(
@@ -30,11 +35,13 @@ def cell(
     return BoundCell(spec, model, *bind_sampler(spec, model))
 
 
-def executed(bound: BoundCell, images: int = 3) -> tuple[torch.Tensor, list[tuple[float, int | None, str | None, int]]]:
+def executed(
+    bound: BoundCell, images: int = 3
+) -> tuple[torch.Tensor, list[tuple[float, int | None, Layout | None, int]]]:
     """Samples, and what ran: (timestep, patch size, layout, rows) a call."""
     ledger = WorkLedger()
     samples, _ = bound.generate(range(images), ledger)
-    return samples, [(e.plan.timestep, e.plan.patch, e.plan.layout, e.rows) for e in ledger.entries]
+    return samples, [(e.plan.timestep, sizes_of(e.plan)[0], layout_of(e.plan), e.rows) for e in ledger.entries]
 
 
 def inputs(images: int, backbone: str = "dit"):
@@ -73,6 +80,7 @@ def test_a_mixed_loop_guides_as_the_formula_says(sampler, interval, channels, re
     bound = cell("5/1", recipe=recipe, sampler=sampler, **fields)
     samples, ran = executed(bound)
     streams, none, leading, calls = bound.streams(range(3)), torch.full((3,), 10), channels or 3, []
+    classes = streams.conditions["label"]
 
     def by_hand(x, evaluation, _=None):
         t, step = bound.sampler.timesteps[evaluation], evaluation // bound.sampler.stages
@@ -81,13 +89,13 @@ def test_a_mixed_loop_guides_as_the_formula_says(sampler, interval, channels, re
         def predict(labels, size):
             return bound.model(x, torch.full((3,), t), labels, patch_size=size)
 
-        cond = predict(streams.labels, fine)
+        cond = predict(classes, fine)
         if interval is not None and not interval[0] <= t <= interval[1]:
             calls.append((t, fine, None, 3))
             return cond
         calls.extend([(t, fine, None, 6)] if fine == coarse else [(t, fine, None, 3), (t, coarse, None, 3)])
         by_class = weak == "conditional" and fine != coarse
-        other, scale = predict(streams.labels if by_class else none, coarse), 1.8 if by_class else 3.0
+        other, scale = predict(classes if by_class else none, coarse), 1.8 if by_class else 3.0
         guided = other[:, :leading] + scale * (cond[:, :leading] - other[:, :leading])
         return torch.cat([guided, cond[:, leading:]], 1)
 
@@ -117,12 +125,12 @@ SIZES = [(2, 4), (2, 8), (4, 8)]
 def test_all_layouts_give_the_same(backbone, images, same_class, sizes):
     side = 16 if sizes[1] != 3 else 12
     model = lively(backbone, input_size=side, patch_sizes=[2, *{*sizes} - {2}], size_norm=True)
-    plan, (x, t, y, other) = StepPlan(5.0, patch=sizes[0], guide=sizes[1]), inputs(images, backbone)
+    plan, (x, t, y, other) = patch_plan(5.0, *sizes), inputs(images, backbone)
     x = x[..., : model.input_size, : model.input_size]
     other = y if same_class else other
     expected = model(x, t, y, patch_size=sizes[0]), model(x, t, other, patch_size=sizes[1])
     for layout in LAYOUTS:
-        for ours, theirs in zip(run_pair(model, x, t, y, other, plan, layout), expected, strict=True):
+        for ours, theirs in zip(run_pair(model, x, t, y, other, Call(plan), layout), expected, strict=True):
             agree(ours, theirs, 1e-5)
     assert (expected[0] - expected[1]).abs().max() > 0.1, "the branches differ"
 
@@ -130,7 +138,7 @@ def test_all_layouts_give_the_same(backbone, images, same_class, sizes):
 @torch.no_grad()
 def test_layouts_hold_in_bfloat16():
     model, (x, t, y, other) = lively().bfloat16(), inputs(3)
-    pairs = [run_pair(model, x.bfloat16(), t, y, other, MIXED, layout) for layout in LAYOUTS]
+    pairs = [run_pair(model, x.bfloat16(), t, y, other, Call(MIXED), layout) for layout in LAYOUTS]
     for pair in pairs[1:]:
         assert all(ours.dtype == torch.bfloat16 for ours in pair)
         for ours, theirs in zip(pair, pairs[0], strict=True):
@@ -148,7 +156,7 @@ class Pair(nn.Module):
         return self
 
     def forward(self, x, t, y, other):
-        return run_pair(self.model, x, t, y, y if self.same_class else other, MIXED, self.layout)
+        return run_pair(self.model, x, t, y, y if self.same_class else other, Call(MIXED), self.layout)
 
 
 def token_work(layout: str, images: int, long: int = 64, short: int = 16) -> tuple[int, int]:
@@ -170,7 +178,7 @@ def test_a_layout_is_counted_as_it_ran(monkeypatch, backbone, images, same_class
     model, ledger, given = lively(backbone), WorkLedger(), inputs(images, backbone)
     x, t, y, other = given
     with torch.no_grad():
-        run_pair(model, x, t, y, y if same_class else other, MIXED, layout, ledger)
+        run_pair(model, x, t, y, y if same_class else other, Call(MIXED, ledger), layout)
     counted = WorkCounter(model).ledger(ledger.entries)
     if layout != "separate":  # made once for these lengths, not in a call; in a trace lengths are not numbers
         ready = packing.arrange(layout, images, 64, 16, same_class, "cpu")
@@ -188,27 +196,28 @@ def test_a_layout_is_counted_as_it_ran(monkeypatch, backbone, images, same_class
 # Choosing
 
 
-def chosen(model, images: int, same_class: bool = True, tuned: bool = True) -> list[str | None]:
+def chosen(model, images: int, same_class: bool = True, tuned: bool = True) -> list[Layout | None]:
     """Layouts of the calls that a pair made."""
     ledger, (x, t, y, other) = WorkLedger(), inputs(images)
     other = y if same_class else other
+    told_both = (of_labels(model.facts, labels) for labels in (y, other))
     with torch.no_grad():
-        outputs = model.pair(x, t, y, other, MIXED, ledger, tuned=tuned)
-        expected = run_pair(model, x, t, y, other, MIXED, "separate")
+        outputs = model.predict_pair(x, t, *told_both, Call(MIXED, ledger), tuned=tuned)
+        expected = run_pair(model, x, t, y, other, Call(MIXED), "separate")
     for ours, theirs in zip(outputs, expected, strict=True):
         agree(ours, theirs, 1e-5)
-    return [entry.plan.layout for entry in ledger.entries]
+    return [layout_of(entry.plan) for entry in ledger.entries]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS[1:])
 def test_a_tuned_pair_runs_as_the_clock_found_best_for_its_number_of_images_and_classes(layout):
     model = lively()
     model.layouts[2, 4, 3, True] = {"separate": 2.0, "padded": 3.0, "joined": 3.0, "packed": 3.0, layout: 1.0}
-    assert chosen(model, 3) == [layout]
+    assert chosen(model, 3) == [Layout(layout, True)]
     assert chosen(model, 4) == chosen(model, 3, same_class=False) == [None, None], "not measured: separate"
     assert chosen(model, 3, tuned=False) == [None, None]
     model.layouts[2, 4, 3, False] = {layout: 1.0, "separate": 2.0}
-    assert chosen(model, 3, same_class=False) == [f"{layout}, two classes"]
+    assert chosen(model, 3, same_class=False) == [Layout(layout, False)]
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -216,7 +225,7 @@ def test_a_layout_that_the_config_names_runs_untuned(layout):
     model = lively(layout=layout)
     assert model.tune([MIXED], 3, True) == {} == model.layouts
     for tuned in (True, False):
-        assert chosen(model, 3, tuned=tuned) == ([None, None] if layout == "separate" else [layout])
+        assert chosen(model, 3, tuned=tuned) == ([None, None] if layout == "separate" else [Layout(layout, True)])
 
 
 def test_tuning_measures_every_layout_once_and_only_where_branches_differ():
@@ -236,14 +245,14 @@ def test_tuning_measures_every_layout_once_and_only_where_branches_differ():
     assert list(unconditional.model.layouts) == [(2, 4, 2, False)]
 
 
-@pytest.mark.parametrize(("tuned", "expected"), [(True, [("packed", 6)]), (False, [(None, 3)] * 2)])
+@pytest.mark.parametrize(("tuned", "expected"), [(True, [(Layout("packed", True), 6)]), (False, [(None, 3)] * 2)])
 def test_a_denoiser_uses_what_was_found_only_if_asked_to(tuned, expected):
     model, (x, _, y, _) = lively(), inputs(3)
     model.layouts[2, 4, 3, True] = {"packed": 1.0, "separate": 2.0}
     ledger = WorkLedger()
     with torch.no_grad():
-        GuidedDenoiser(model, y, [MIXED], GuidanceRule(2.0), ledger, tuned)(x, 0)
-    assert [(entry.plan.layout, entry.rows) for entry in ledger.entries] == expected
+        GuidedDenoiser(model, of_labels(model.facts, y), [MIXED], GuidanceRule(2.0), ledger, tuned)(x, 0)
+    assert [(layout_of(entry.plan), entry.rows) for entry in ledger.entries] == expected
 
 
 def test_the_clock_decides_nothing_about_samples():
@@ -261,7 +270,7 @@ def test_a_layout_first_used_in_inference_mode_still_differentiates(layout, back
     x = torch.randn(6, model.in_channels, model.input_size, model.input_size)
     t, y = torch.full((6,), told(backbone, 7)), torch.arange(6)
     with torch.inference_mode():
-        run_pair(model, x, t, y, y, StepPlan(7.0, patch=2, guide=4), layout)
-    fine, coarse = run_pair(model, x.requires_grad_(), t, y, y, StepPlan(7.0, patch=2, guide=4), layout)
+        run_pair(model, x, t, y, y, Call(patch_plan(7.0, 2, 4)), layout)
+    fine, coarse = run_pair(model, x.requires_grad_(), t, y, y, Call(patch_plan(7.0, 2, 4)), layout)
     (fine.sum() + coarse.sum()).backward()
     assert x.grad is not None and x.grad.abs().sum() > 0

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from dydit_models import one_line
+from flexidit_models import patch_plan, sizes_of
 from test_flexidit import SMALL, given
 
 from ditbench import methods
@@ -18,7 +19,7 @@ from ditbench.methods.diffusion.flow import Euler, Heun
 from ditbench.methods.diffusion.guidance import combine
 from ditbench.methods.errors import ConfigError
 from ditbench.methods.flexidit.schedule import Schedule
-from ditbench.methods.protocols import StepPlan, WorkLedger
+from ditbench.methods.work import WorkLedger
 
 
 def cell(schedule: Any = None, scale: float = 1.0, steps: int = 10, **fields: Any) -> CellSpec:
@@ -58,8 +59,8 @@ def test_a_schedule_gives_every_step_its_size(schedule, expected):
     assert found.patch == found.guide == expected
     model = methods.build("flexidit", **SMALL, patch_sizes=[2, 4, 8], schedule=json.loads(json.dumps(schedule)))
     plans = model.plan([9.0, 7.0, 5.0, 3.0, 1.0])
-    assert [(plan.timestep, plan.patch, plan.guide) for plan in plans] == [
-        (t, size, None) for t, size in zip((9.0, 7.0, 5.0, 3.0, 1.0), expected, strict=True)
+    assert [(plan.timestep, sizes_of(plan)) for plan in plans] == [
+        (t, (size, None)) for t, size in zip((9.0, 7.0, 5.0, 3.0, 1.0), expected, strict=True)
     ], "keys are strings once JSON was in between"
 
 
@@ -74,7 +75,7 @@ def test_a_schedule_gives_every_step_its_size(schedule, expected):
 def test_the_guidance_branch_has_its_own_sizes(schedule, sizes, patch, guide):
     assert (resolved(schedule, 6, sizes).patch, resolved(schedule, 6, sizes).guide) == (patch, guide)
     plans = methods.build("flexidit", **SMALL, patch_sizes=sizes, schedule=schedule).plan(range(6))
-    assert [plan.guide for plan in plans] == [g if g != p else None for p, g in zip(patch, guide, strict=True)]
+    assert [sizes_of(plan)[1] for plan in plans] == [g if g != p else None for p, g in zip(patch, guide, strict=True)]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 50, 250])
@@ -135,7 +136,7 @@ def test_every_sampler_runs_the_sizes_of_the_plan_across_the_switch(sampler, ord
     def by_hand(x, step):
         t = torch.full((6,), bound.sampler.timesteps[step])
         both = torch.cat([labels, torch.full_like(labels, 10)])
-        cond, uncond = bound.model(torch.cat([x, x]), t, both, patch_size=plans[step].patch).chunk(2)
+        cond, uncond = bound.model(torch.cat([x, x]), t, both, patch_size=sizes_of(plans[step])[0]).chunk(2)
         return combine(cond, uncond, 2.0, 1)
 
     with torch.inference_mode():
@@ -170,7 +171,7 @@ def flexisit(schedule: Any):
 def test_all_evaluations_of_a_step_have_its_sizes(schedule):
     model, expected = flexisit(schedule), resolved(schedule, 10)
     euler, heun = Euler(10).plans(model), Heun(10).plans(model)
-    sizes = [(plan.patch, plan.guide or plan.patch) for plan in euler]
+    sizes = [(patch, guide or patch) for patch, guide in map(sizes_of, euler)]
     assert sizes == [*zip(expected.patch, expected.guide, strict=True)]
     assert len({plan.key for plan in euler}) > 1, "sizes change on the way"
     assert [plan.timestep for plan in heun] == [t / 10 for k in range(10) for t in (k, k + 1)]
@@ -182,7 +183,7 @@ def test_by_itself_a_time_has_the_size_that_a_fine_grid_gives_it(order):
     model = flexisit({**WEAK_FIRST, "order": order})
     for t in (0.0, 0.2, 0.399, 0.401, 0.599, 0.601, 0.9, 1.0, 1.05):
         weak = t < 0.4 if order == "weak-first" else t > 0.6
-        assert model.plan_at(t).patch == (4 if weak else 2), t
+        assert sizes_of(model.plan_at(t))[0] == (4 if weak else 2), t
     for plan in Euler(1000).plans(model)[::7]:
         middle = plan.timestep + 0.0005  # on the edge of two steps rounding decides
         assert model.plan_at(middle).key == plan.key and model.plan_at(middle).timestep == middle
@@ -191,7 +192,7 @@ def test_by_itself_a_time_has_the_size_that_a_fine_grid_gives_it(order):
 def test_by_itself_a_time_has_the_guidance_branch_s_size_too():
     model = flexisit({"fractions": {4: 0.3, 2: 0.7}, "guidance": {"fractions": {4: 0.8, 2: 0.2}}})
     plans = [model.plan_at(t) for t in (0.1, 0.5, 0.9)]
-    assert [(plan.patch, plan.guide) for plan in plans] == [(4, None), (2, 4), (2, None)]
+    assert [sizes_of(plan) for plan in plans] == [(4, None), (2, 4), (2, None)]
 
 
 # Compute
@@ -213,7 +214,7 @@ def test_every_size_costs_what_the_closed_formula_says(name, side):
         model = methods.build(name, input_size=side, patch_sizes=[2, 4, 8])
     counter, c = WorkCounter(model), model.config
     for size in (2, 4, 8):
-        counted = counter.call(StepPlan(0.0, patch=size))
+        counted = counter.call(patch_plan(0.0, size))
         norms = counted.pop("layer_norm")
         assert norms == 4 * (2 * c.depth + 1) * (side // size) ** 2 * c.hidden_size
         assert counted.total() == pytest.approx(closed_formula(c, size), rel=1e-9)
@@ -227,14 +228,15 @@ def test_every_size_costs_what_the_closed_formula_says(name, side):
 ], ids=str)  # fmt: skip
 def test_the_published_percentages_come_out_without_adaln(schedule, scale, percent):
     spec = cell(schedule, scale, 250, method="flexidit-xl-2", sampler="ddpm")
-    found = measure_flops(spec).extra["schedule"]
-    (share,) = found["fractions"].values()
+    found = measure_flops(spec).extra["compute"]
+    (share,) = found["by_convention"].values()
     assert f"{share:.1%}" == f"{percent}%"
-    assert share < found["fraction"] < share + 0.002, "ours, with adaLN, is beside it"
+    assert share < found["share"] < share + 0.002, "ours, with adaLN, is beside it"
 
 
 def test_a_model_of_one_size_has_no_schedule():
-    assert "schedule" not in measure_flops(cell(method="dit-testing")).detail()
+    found = measure_flops(cell(method="dit-testing")).detail()
+    assert "compute" not in found and found["facets"] is None
 
 
 # What cannot be

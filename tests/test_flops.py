@@ -9,11 +9,13 @@ import torch
 from torch import nn
 
 from ditbench import methods
-from ditbench.harness.measure.flops import UncountedOperatorError, WorkCounter, count_module, count_steps
+from ditbench.harness.measure.flops import WorkCounter, count_steps
+from ditbench.harness.measure.operators import UncountedOperatorError, count_module
 from ditbench.methods.backbones.config import DiTConfig
+from ditbench.methods.conditions import of_labels
 from ditbench.methods.diffusion.ddim import DDIM
 from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser
-from ditbench.methods.protocols import WorkLedger
+from ditbench.methods.work import WorkLedger
 
 # Published by the DiT paper, Table 4 of arXiv 2212.09748, re-derived: GMAC without layer norm, to four decimals.
 MACS = {
@@ -87,8 +89,8 @@ def test_the_sum_over_pieces_equals_a_count_of_the_whole_model(name, rows):
 @pytest.mark.parametrize("rule", [GuidanceRule(), GuidanceRule(1.5), GuidanceRule(2.0, interval=(200, 700))])
 def test_what_a_sampling_loop_executed_equals_what_its_plan_promised(rule):
     model, sampler, ledger = methods.build("dit-testing"), DDIM(7), WorkLedger()
-    labels = torch.tensor([1, 2, 3])
-    denoise = GuidedDenoiser(model, labels, model.plan(sampler.timesteps), rule, ledger)
+    conditions = of_labels(model.facts, torch.tensor([1, 2, 3]))
+    denoise = GuidedDenoiser(model, conditions, model.plan(sampler.timesteps), rule, ledger)
     with torch.no_grad():
         sampler.sample(denoise, torch.randn(3, 1, 8, 8), lambda: torch.zeros(3, 1, 8, 8))
     promised = count_steps(model, sampler.plans(model), rule)

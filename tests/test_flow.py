@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from ditbench import methods
+from ditbench.methods.conditions import of_labels
 from ditbench.methods.diffusion.flow import Dopri5, Euler, EulerMaruyama, FlowSampler, Heun
 from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser
 from ditbench.methods.diffusion.process import Diffusion, FlowMatching, process_of
 from ditbench.methods.diffusion.sampler import SamplerOptions
 from ditbench.methods.errors import ConfigError
-from ditbench.methods.protocols import WorkLedger
+from ditbench.methods.work import WorkLedger
 
 PATHS = [FlowMatching("linear"), FlowMatching("cosine")]
 TIMES = [0.0, 0.01, 0.3, 0.5, 0.77, 0.99]
@@ -350,7 +351,7 @@ def test_an_adaptive_solver_s_plans_are_made_as_it_goes_and_each_evaluation_is_t
 
     model.forward = forward
     assert sampler.plans(model) == []
-    denoise = GuidedDenoiser(model, torch.tensor([1, 2]), [], rule, ledger)
+    denoise = GuidedDenoiser(model, of_labels(model.facts, torch.tensor([1, 2])), [], rule, ledger)
     asked: list[float] = []
 
     def spy(x, step, t=None):

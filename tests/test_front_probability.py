@@ -23,16 +23,10 @@ from ditbench.harness.stats.front_probability import (
 from ditbench.harness.stats.intervals import jackknife_interval
 from ditbench.harness.stats.pareto import Point, pareto_front
 from ditbench.harness.store.store import RunStore
-from ditbench.report.fronts import (
-    FrontProbabilities,
-    about_fronts,
-    front_certainty,
-    front_columns,
-    front_probabilities,
-    percent,
-    unsettled,
-)
+from ditbench.report.fronts import FrontProbabilities, front_probabilities, percent, unsettled
 from ditbench.report.run_view import RunView, load_run
+from ditbench.report.tables.fronts import front_columns
+from ditbench.report.words.fronts import about_fronts, front_certainty
 
 sys.path.insert(0, str(Path(__file__).parent))
 import report_fixtures as fixtures

@@ -5,16 +5,17 @@ from typing import Any
 import pytest
 import torch
 from dydit_models import agree
+from flexidit_models import patch_plan
 from test_flexidit import enlivened, given, lively
 from torch import nn
 
 from ditbench import methods
-from ditbench.harness.measure.flops import WorkCounter, count_module
+from ditbench.harness.measure.flops import WorkCounter
+from ditbench.harness.measure.operators import count_module
 from ditbench.methods.errors import CheckpointError
 from ditbench.methods.lora.config import AdapterConfig
 from ditbench.methods.lora.lora import LoraFactors, LoraLinear, Switch, add_lora
 from ditbench.methods.prepared import PreparedWeights
-from ditbench.methods.protocols import StepPlan
 
 
 class Net(nn.Module):
@@ -250,7 +251,7 @@ def test_size_norms_and_unmerged_updates_cost_what_they_execute():
     def counted(size: int, **config: Any):
         with torch.device("meta"):
             model = methods.build("flexidit-s-2", **config)
-        return WorkCounter(model).call(StepPlan(0.0, patch=size))
+        return WorkCounter(model).call(patch_plan(0.0, size))
 
     n, d, depth, r = 64, 384, 12, 32
     assert counted(4, size_norm=True)["layer_norm"] - counted(4)["layer_norm"] == 5 * n * d  # affine

@@ -14,9 +14,9 @@ from ditbench.harness.store.records import Failure, Quantity
 from ditbench.harness.suite.load import shipped_suites
 from ditbench.report.content import compose
 from ditbench.report.published import count_of, summary_of, unfollowed
-from ditbench.report.published_tables import costs_table, misfit, quality_printed_table, speed_table, unfollowed_table
-from ditbench.report.run_view import Row
-from ditbench.report.tables import Table
+from ditbench.report.row import Row
+from ditbench.report.tables.published import costs_table, misfit, quality_printed_table, speed_table, unfollowed_table
+from ditbench.report.tables.table import Table
 
 
 def of(value: float, unit: str = "1", low: float | None = None, high: float | None = None) -> Quantity:
@@ -68,7 +68,7 @@ def test_a_wrong_count_is_shown_as_a_difference_and_counted_as_one():
 
 def test_a_share_that_routers_learned_is_not_said_to_be_taken_from_the_print():
     imposed = counted_row("paper-dydit", "dydit-s-0.7")
-    learned = replace(imposed, spec=imposed.spec.model_copy(update={"config": {}, "weights": "x.pt"}))
+    learned = replace(imposed, spec=imposed.spec.model_copy(update={"config": {}, "imposed": "", "weights": "x.pt"}))
     table = costs_table(view_of(changed(learned, gmacs_step=4.5)))
     assert table is not None and columns(table, "verdict") == [("+0.13",)]
     assert "taken from the printed figure" not in " ".join(table.notes) and "routers left out" in table.notes[0]

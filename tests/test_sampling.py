@@ -1,22 +1,28 @@
 """A sample is its index: batch, shard, process and neighbours do not change it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from ditbench.harness.assets.locations import weights_path
 from ditbench.harness.measure.latency import step_call
 from ditbench.harness.sample.generate import bind, checkpoint_problem
-from ditbench.harness.sample.making import NotFiniteError, existing_shards, generate_shards
+from ditbench.harness.sample.making import existing_shards, generate_shards
 from ditbench.harness.sample.seeds import SampleStreams
-from ditbench.harness.sample.shards import read_shard, shard_ranges
+from ditbench.harness.sample.shards import NotFiniteError, read_shard, shard_ranges
 from ditbench.harness.store.records import CellSpec
-from ditbench.harness.suite.weights import weights_path
+from ditbench.methods.conditions import of_labels
 from ditbench.methods.diffusion.dpm_solver import DPMSolverPP2M
 from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser
 from ditbench.methods.diffusion.sampler import SamplerOptions
 from ditbench.methods.diffusion.schedules import noise_schedule
-from ditbench.methods.protocols import WorkLedger
+from ditbench.methods.facts import ClassLabels, Facts
+from ditbench.methods.space import Space
+from ditbench.methods.work import WorkLedger
 
+FACTS = Facts(Space(1, 4), conditions=(ClassLabels(10),))
 DIGITS = weights_path("zoo:dit-digits")
 
 
@@ -78,7 +84,7 @@ def test_every_shard_is_a_whole_batch():
 
 def test_streams_differ_between_seeds_and_between_indices():
     def noise(seed: int, index: int) -> torch.Tensor:
-        return SampleStreams(seed, range(index, index + 1), (4, 4), 10, "cpu").noise()
+        return SampleStreams(seed, range(index, index + 1), FACTS, "cpu").noise()
 
     drawn = [noise(seed, index) for seed in (0, 1, 2**32, 2**62) for index in (0, 1, 2**32)]
     distinct = {tuple(tensor.flatten().tolist()) for tensor in drawn}
@@ -87,10 +93,10 @@ def test_streams_differ_between_seeds_and_between_indices():
 
 
 def test_noise_is_standard_normal_and_labels_cover_all_classes():
-    streams = SampleStreams(0, range(4000), (2, 2), 10, "cpu")
+    streams = SampleStreams(0, range(4000), replace(FACTS, space=Space(1, 2)), "cpu")
     noise = streams.noise()
     assert abs(noise.mean()) < 0.03 and abs(noise.std() - 1) < 0.03
-    assert torch.bincount(streams.labels, minlength=10).min() > 300
+    assert torch.bincount(streams.conditions["label"], minlength=10).min() > 300
 
 
 def test_samples_with_nan_are_never_written(tmp_path):
@@ -105,8 +111,8 @@ def test_samples_with_nan_are_never_written(tmp_path):
 def test_guidance_of_scale_one_runs_one_forward_and_a_guided_step_one_of_twice_the_rows():
     cell = bind(spec("ddim"), DIGITS)
     for rule, rows in ((GuidanceRule(1.0), [4, 4, 4, 4, 4, 4]), (GuidanceRule(2.0, (300, 700)), [4, 4, 8, 8, 4, 4])):
-        ledger = WorkLedger()
-        denoise = GuidedDenoiser(cell.model, torch.arange(4), cell.model.plan(cell.sampler.timesteps), rule, ledger)
+        ledger, conditions = WorkLedger(), of_labels(cell.model.facts, torch.arange(4))
+        denoise = GuidedDenoiser(cell.model, conditions, cell.model.plan(cell.sampler.timesteps), rule, ledger)
         with torch.no_grad():
             for step in range(6):
                 denoise(torch.zeros(4, 1, 8, 8), step)

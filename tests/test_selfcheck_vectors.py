@@ -170,7 +170,7 @@ def fidelity(name: str) -> list[float]:
 def predicted(vector: dict) -> tuple[list[float], list[list[int]] | None]:
     """In float64: no rounding of float32 is in the stored numbers."""
     from ditbench import methods
-    from ditbench.methods.protocols import WorkLedger
+    from ditbench.methods.work import WorkLedger
     from ditbench.methods.zoo import checkpoint
 
     stored = vectors()["models"]
@@ -180,7 +180,7 @@ def predicted(vector: dict) -> tuple[list[float], list[list[int]] | None]:
     with torch.no_grad():
         times, labels = torch.tensor(stored["t"]), torch.tensor(stored["y"])
         out = model(torch.from_numpy(grid), times, labels, ledger=ledger, **vector["options"])
-    kept = [list(entry.tokens) for entry in ledger.entries if entry.tokens is not None]
+    kept = [list(entry.decided.counts) for entry in ledger.entries if entry.decided is not None]
     return out.flatten()[:: stored["stride"]].tolist(), kept or None
 
 

@@ -8,10 +8,11 @@ from test_dit_golden import agree, load
 from torch import Tensor
 
 from ditbench import methods
+from ditbench.methods.conditions import of_labels
 from ditbench.methods.diffusion.flow import Dopri5, Euler, Heun
 from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser, combine
 from ditbench.methods.diffusion.sampler import Sampler, SamplerOptions
-from ditbench.methods.protocols import WorkLedger
+from ditbench.methods.work import WorkLedger
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,9 @@ def test_the_model_returns_the_channels_of_the_latent_where_the_checkpoint_has_t
 ], ids=["euler", "heun", "dopri5"])  # fmt: skip
 def test_a_solution_of_the_ode_equals_the_reference(model, golden, name, sampler: Sampler, evaluations):
     ledger = WorkLedger()
-    denoise = GuidedDenoiser(model, golden["ode.y"], sampler.plans(model), GuidanceRule(), ledger)
+    denoise = GuidedDenoiser(
+        model, of_labels(model.facts, golden["ode.y"]), sampler.plans(model), GuidanceRule(), ledger
+    )
     agree(sampler.sample(denoise, golden["ode.z"], no_noise), golden[f"ode.{name}.10"], 1e-4)
     assert evaluations is None or ledger.evaluations == evaluations
 
@@ -71,7 +74,7 @@ def test_a_solution_of_the_ode_equals_the_reference(model, golden, name, sampler
 @pytest.mark.parametrize("steps", [8, 10])
 def test_another_number_of_steps_is_told_from_the_reference(model, golden, steps):
     sampler = Euler(steps)
-    denoise = GuidedDenoiser(model, golden["ode.y"], sampler.plans(model), GuidanceRule())
+    denoise = GuidedDenoiser(model, of_labels(model.facts, golden["ode.y"]), sampler.plans(model), GuidanceRule())
     expected = golden["ode.euler.10"]
     assert (sampler.sample(denoise, golden["ode.z"], no_noise) - expected).abs().max() > 1e-3 * expected.abs().max()
 
@@ -92,11 +95,11 @@ def test_guided_sampling_follows_the_velocity_that_the_formula_gives(model, gold
         return combine(cond, model(x, times, none), 4.0, rule.channels or 4)
 
     ledger = WorkLedger()
-    denoise = GuidedDenoiser(model, y, sampler.plans(model), rule, ledger)
+    denoise = GuidedDenoiser(model, of_labels(model.facts, y), sampler.plans(model), rule, ledger)
     out = sampler.sample(denoise, z, no_noise)
     # an adaptive solver takes other steps after another rounding, and errs by about its tolerance
     agree(out, sampler.sample(by_hand, z, no_noise), 1e-3 if sampler.adaptive else 1e-5)
-    plain = GuidedDenoiser(model, y, sampler.plans(model), GuidanceRule())
+    plain = GuidedDenoiser(model, of_labels(model.facts, y), sampler.plans(model), GuidanceRule())
     assert (out - sampler.sample(plain, z, no_noise)).abs().max() > 0.05, "guidance matters"
     inside = [rule.guides(t) for t in asked]
     assert [entry.rows for entry in ledger.entries] == [6 if guided else 3 for guided in inside]

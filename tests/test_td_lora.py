@@ -5,16 +5,22 @@ from typing import Any
 
 import pytest
 import torch
-from dydit_models import SMALL, agree, inputs, one_line
+from dydit_models import SMALL, agree, inputs, one_line, width_of
 from dydit_models import vivid as vivid_dydit
+from flexidit_models import patch_plan
 from test_flexidit import enlivened
 
 from ditbench import methods
 from ditbench.harness.measure.flops import WorkCounter
+from ditbench.methods.call import Call
+from ditbench.methods.conditions import of_labels
 from ditbench.methods.diffusion.schedules import timestep_map
+from ditbench.methods.dydit.choices import Width
 from ditbench.methods.errors import ConfigError
-from ditbench.methods.lora.accounting import accounting
-from ditbench.methods.protocols import StepPlan, WorkLedger
+from ditbench.methods.lora.adapted import FoldedAt, folded_time
+from ditbench.methods.plans import StepPlan
+from ditbench.methods.training.accounting import accounting
+from ditbench.methods.work import WorkLedger
 
 TIMED: dict[str, Any] = {"rank": 3, "experts": 4}
 KINDS: dict[str, dict[str, Any]] = {
@@ -48,7 +54,7 @@ def twin(model, **changed: Any):
 
 def call(model, method: str, x, t, y, plan=None):
     if method == "lora":
-        plan = None if plan is None else model.at_its_time(StepPlan(plan.timestep, patch=4))
+        plan = None if plan is None else model.at_its_time(patch_plan(plan.timestep, 4))
         return model(x, t, y, plan=plan, patch_size=4)
     return model(x, t, y, plan=plan)
 
@@ -90,7 +96,7 @@ def test_slices_of_folded_weights_equal_the_masked_path_beside_them(open_routers
     for row, plan in enumerate(model.plan(t.tolist())):
         one = slice(row, row + 1)
         agree(model(x[one], t[one], y[one], plan=plan), expected[one], 1e-5)
-        assert (min(map(len, plan.heads)) == 4) == open_routers
+        assert (min(map(len, width_of(plan).heads)) == 4) == open_routers
 
 
 @torch.no_grad()
@@ -174,11 +180,11 @@ def test_plans_differ_by_time_where_updates_do_and_only_there():
         ("dydit", TIMED, True),
     ):
         first, second = lively(method, adapter, **({"sdt": True} if method == "dydit" else {})).plan([600.0, 601.0])
-        same_masks = (first.heads, first.groups) == (second.heads, second.groups)
+        same_masks = first.get(Width) == second.get(Width)
         assert (first.key != second.key) == (differ or not same_masks), (method, adapter)
-        assert first.adapted == (600.0 if differ else None)
+        assert folded_time(first) == (600.0 if differ else None)
     weak, fine = lively("lora", TIMED, schedule={"steps": {4: 1, 2: 1}}).plan([600.0, 0.0])
-    assert (weak.adapted, fine.adapted) == (600.0, None), "the base has no update"
+    assert (folded_time(weak), folded_time(fine)) == (600.0, None), "the base has no update"
 
 
 @torch.no_grad()
@@ -195,7 +201,8 @@ def test_one_update_for_all_sizes_works_in_every_layout(layout, adapter):
     x, _, y = inputs(3)
     t, plan = torch.full((3,), 40), separate.plan([40])[0]
     for y_guide in (y, torch.full_like(y, 10)):
-        want, got = separate.pair(x, t, y, y_guide, plan), other.pair(x, t, y, y_guide, plan)
+        both = [of_labels(separate.facts, labels) for labels in (y, y_guide)]
+        want, got = (model.predict_pair(x, t, *both, Call(plan)) for model in (separate, other))
         for first, second in zip(want, got, strict=True):
             agree(second, first, 1e-5)
 
@@ -287,7 +294,7 @@ def test_a_call_without_a_plan_is_counted_as_it_ran(method):
     (model(*args, ledger=ledger, patch_size=4) if method == "lora" else model(*args, ledger=ledger))
     (entry,) = ledger.entries
     ran = WorkCounter(model).ledger(ledger.entries).total()
-    base = WorkCounter(lively(method, {} if method == "lora" else None)).call(StepPlan(0.0, patch=entry.plan.patch), 2)
+    base = WorkCounter(lively(method, {} if method == "lora" else None)).call(entry.plan.without(FoldedAt), 2)
     n, d, depth, r, e = 4 if method == "lora" else 16, 64, 3, 3, 4
     mixing = depth * 2 * (4 * e * d + e * 9 * r * d) + 2 * (256 * d + d * d)
     assert ran - base.total() == depth * 2 * n * 16 * r * d + mixing

@@ -11,11 +11,12 @@ from commands import ditbench
 from ditbench import methods
 from ditbench.methods.diffusion.process import process_of
 from ditbench.methods.dydit.loss import active_share, flops_loss
+from ditbench.methods.dydit.training import dynamic_denoising
 from ditbench.methods.errors import CheckpointError
+from ditbench.methods.flexidit.training import flexible_denoising
 from ditbench.methods.training.data.digits import digits
-from ditbench.methods.training.flexible import flexible_denoising
 from ditbench.methods.training.loop import learning_rate, step_generator, train
-from ditbench.methods.training.objectives import denoising, dynamic_denoising
+from ditbench.methods.training.objectives import denoising
 from ditbench.methods.training.recipe import OptimizerRecipe, Recipe
 from ditbench.methods.training.run import run_recipe
 from ditbench.methods.weights import randomise, read_state

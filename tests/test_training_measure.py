@@ -18,14 +18,14 @@ from ditbench.harness.environment import fingerprint
 from ditbench.harness.errors import InputError
 from ditbench.harness.measure import training as measuring
 from ditbench.harness.measure.allocations import held_at_once
-from ditbench.harness.measure.training import Trainee, full_accounting, measure_training, recipe_of, step_call
+from ditbench.harness.measure.options import TrainingOptions
+from ditbench.harness.measure.training import Trainee, measure_training, recipe_of, step_call
+from ditbench.harness.measurements.registry import measurement_identity
 from ditbench.harness.store.records import CellSpec
 from ditbench.harness.store.store import RunStore
-from ditbench.harness.suite.identity import measurement_identity
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import make_plan
-from ditbench.harness.suite.schema import TrainingOptions
-from ditbench.methods.lora.accounting import accounting
+from ditbench.methods.training.accounting import accounting, full_accounting
 from ditbench.methods.training.loop import Training, train
 from ditbench.methods.training.recipe import Recipe
 from ditbench.methods.training.run import prepared, run_recipe
@@ -89,7 +89,8 @@ def test_counts_are_those_of_a_closed_formula_and_of_the_model(tuned: dict[str, 
     assert values["trainable_share"].value == expected / values["parameters"].value
     assert values["gradient_mib"].value * 2**20 == 4 * expected
     assert values["optimizer_mib"].value * 2**20 == 8 * expected
-    assert result.detail["adaptation"] == name
+    adapted = {"full": ("full", ""), "lora": ("LoRA", "r=2"), "td-lora": ("TD-LoRA", "r=2 ×3")}[name]
+    assert (result.detail["adaptation"]["kind"], result.detail["adaptation"]["size"]) == adapted
     assert result.detail["full"]["trainable"] == whole.trainable
     assert values["checkpoint_mib"].value * 2**20 == tuned[name].weights.stat().st_size
 

@@ -24,10 +24,10 @@ from ditbench.harness.measure.latency import (
     timed,
     warm_up,
 )
+from ditbench.harness.measure.options import LatencyOptions
 from ditbench.harness.sample.generate import BoundCell
 from ditbench.harness.stats.intervals import Estimate, paired_ratio_interval, summary
 from ditbench.harness.store.records import Quantity
-from ditbench.harness.suite.schema import LatencyOptions
 
 PREPARATIONS = 7
 
@@ -157,7 +157,7 @@ def _detail(
     gap: float | None,
     around: dict[str, Any],
 ) -> dict[str, Any]:
-    first, layouts, graphs = next(iter(series.values()))[0], cell.tune(options.batch), cell.execution.graphs
+    first, chosen, graphs = next(iter(series.values()))[0], cell.tune(options.batch), cell.execution.graphs
     timed = [level for level in ("sample", "step") if level in series]
     return {
         "batch": options.batch,
@@ -172,13 +172,14 @@ def _detail(
         },
         "cold": {
             **cold,
-            # where layouts were measured before, no call of the clock is the first
-            "first_call_ms": None if layouts else first.first_ms,
+            # where ways to run were measured before, no call of the clock is the first
+            "first_call_ms": None if chosen else first.first_ms,
             "capture_ms": None if graphs is None else graphs.capture_ms,
             "captures": None if graphs is None else graphs.captures,
         },
         "gap_share": gap,
-        "layouts_ms": layouts,
+        "choices_ms": chosen,
+        **({"choices_about": cell.model.tuning_about} if chosen else {}),
         "launch_bound": None if gap is None else gap > LAUNCH_BOUND_GAP,
         "throttled": throttled(around),
         "conditions": {

@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from ditbench.harness.measure.flops import FlopsResult, Step, count_steps, sum_up
+from ditbench.harness.measure.options import FlopsOptions
 from ditbench.harness.measure.proof import eager, prove_plans, prove_watched
-from ditbench.harness.quality.images.quantise import quantise
 from ditbench.harness.sample.generate import BoundCell, bind, bind_sampler, meta_model
+from ditbench.harness.sample.quantise import quantise
 from ditbench.harness.store.arrays import write_npz
 from ditbench.harness.store.records import CellSpec
-from ditbench.harness.suite.schema import FlopsOptions
 from ditbench.methods.diffusion.guidance import loop_plans
 from ditbench.methods.modifiers import modified
 from ditbench.methods.work import WorkEntry, WorkLedger

@@ -14,8 +14,9 @@ Decided = tuple[str, tuple[float, ...], str]
 def facets_of(steps: Sequence[tuple[StepPlan, Decided | None]]) -> dict[str, Any] | None:
     """Of a loop, in order of its steps; None where nothing is chosen.
 
-    {"timesteps": [t], "shares": [{"name", "about", "values": [[share a layer] a step]}],
-    "labels": [{"name", "about", "levels", "values": [label, or one a layer, a step], "guidance": the same or None}]}.
+    {"timesteps": [t], "shares": [{"name", "about", "prepares", "values": [[share a layer] a step]}],
+    "labels": [{"name", "about", "prepares", "levels", "values": [label, or one a layer, a step], "guidance": the same
+    or None}]}.
     A facet that some steps do not have is left out.
     """
     told = [_facets(plan, decided) for plan, decided in steps]
@@ -28,7 +29,7 @@ def facets_of(steps: Sequence[tuple[StepPlan, Decided | None]]) -> dict[str, Any
     for name in names:
         first = told[0][name]
         values = [_listed(each[name]) for each in told]
-        shown: dict[str, Any] = {"name": name, "about": first.about}
+        shown: dict[str, Any] = {"name": name, **_texts(first)}
         if first.is_share:
             rounded = [[round(share, 6) for share in (v if isinstance(v, list) else [v])] for v in values]
             shares.append({**shown, "values": rounded})
@@ -48,6 +49,10 @@ def _facets(plan: StepPlan, decided: Decided | None) -> dict[str, Facet]:
         name, shares, about = decided
         found[name] = Facet(name, shares, about=about)
     return found
+
+
+def _texts(facet: Facet) -> dict[str, str]:
+    return {key: text for key in ("about", "prepares") if (text := getattr(facet, key))}
 
 
 def _listed(facet: Facet) -> Any:

@@ -17,12 +17,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ditbench.harness.measure.options import LatencyOptions
 from ditbench.harness.sample.generate import DTYPES, BoundCell
-from ditbench.harness.sample.making import NotFiniteError
 from ditbench.harness.sample.seeds import SampleStreams
+from ditbench.harness.sample.shards import NotFiniteError
 from ditbench.harness.stats.intervals import TimingSummary, summary
-from ditbench.harness.suite.schema import LatencyOptions
 from ditbench.methods.diffusion.guidance import GuidedDenoiser
+from ditbench.methods.memory import Memory
 from ditbench.methods.plans import StepPlan
 
 INPUTS = 4
@@ -87,9 +88,9 @@ def step_call(cell: BoundCell, batch: int) -> tuple[Call, Weights]:
     """One denoiser call a step, on rotating inputs, and what share of the grid each call of a cycle stands for.
 
     Where steps differ in their plan or guidance, a cycle has one of each kind, weighing as many steps as are like it;
-    with more than 16 kinds, and where routers select tokens, it has evenly spread steps that weigh the same. Where
-    routers select tokens, each step gets the input that it has in a real sampling loop. An adaptive solver's steps are
-    those of one such loop.
+    with more than 16 kinds, and where the data decide, it has evenly spread steps that weigh the same. Where the data
+    decide, and where calls build on earlier ones, each step gets the input and the memory that it has in a real
+    sampling loop. An adaptive solver's steps are those of one such loop.
     """
     cell.tune(batch)
     streams = cell.streams(range(batch))
@@ -107,13 +108,23 @@ def step_call(cell: BoundCell, batch: int) -> tuple[Call, Weights]:
     else:
         steps = [alike[0] for alike in kinds.values()]
         weights = tuple(len(alike) / count for alike in kinds.values())
-    inputs = _trajectory(cell, streams, steps) if routed else _inputs(cell, batch)
+    if not routed and not cell.model.remembers:
+        inputs = _inputs(cell, batch)
 
-    def call(index: int) -> Tensor:
+        def call(index: int) -> Tensor:
+            with torch.inference_mode():
+                return denoiser(inputs[index % INPUTS], steps[index % len(steps)])
+
+        return call, weights
+    moments = _trajectory(cell, streams, steps)
+
+    def call_in_its_place(index: int) -> Tensor:
+        x, memory = moments[index % len(steps)]
+        denoiser.memory.restore(memory)
         with torch.inference_mode():
-            return denoiser(inputs[index % len(inputs)], steps[index % len(steps)])
+            return denoiser(x, steps[index % len(steps)])
 
-    return call, weights
+    return call_in_its_place, weights
 
 
 def check_finite(output: Tensor) -> None:
@@ -234,14 +245,16 @@ def _inputs(cell: BoundCell, batch: int) -> list[Tensor]:
     return [streams.noise().to(DTYPES[cell.spec.dtype]) for _ in range(INPUTS)]
 
 
-def _trajectory(cell: BoundCell, streams: SampleStreams, steps: list[int]) -> list[Tensor]:
-    """The denoiser's inputs at ``steps`` of one sampling loop."""
-    seen: dict[int, Tensor] = {}
+def _trajectory(cell: BoundCell, streams: SampleStreams, steps: list[int]) -> list[tuple[Tensor, Memory]]:
+    """The denoiser's inputs at ``steps`` of one sampling loop, and what it remembered then."""
+    seen: dict[int, tuple[Tensor, Memory]] = {}
+    guided, wanted = cell.denoiser(streams.conditions, tuned=True), {*steps}
 
     def see(x: Tensor, step: int) -> None:
-        seen[step] = x
+        if step in wanted:
+            seen[step] = x, guided.memory.snapshot()
 
-    cell.loop(cell.denoiser(streams.conditions, tuned=True), streams.noise(), streams.noise, see)
+    cell.loop(guided, streams.noise(), streams.noise, see)
     return [seen[step] for step in steps]
 
 

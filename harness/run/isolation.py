@@ -9,31 +9,24 @@ from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 
-from ditbench.harness.run.imports import importing_alike
-from ditbench.harness.run.job import Job, Outcome, Progress
+from ditbench.harness.imports import importing_alike
+from ditbench.harness.measurements.bench import Job
+from ditbench.harness.measurements.registry import measurements
+from ditbench.harness.run.outcome import Outcome, Progress
 from ditbench.harness.run.worker import work
 from ditbench.harness.store.records import Failure, FailureKind
-
-PRELOAD = [
-    "torch",
-    "ditbench.harness.run.worker",
-    "ditbench.harness.sample.generate",
-    "ditbench.harness.measure.flops",
-    "ditbench.harness.measure.compare_times",
-    "ditbench.harness.measure.kernels",
-    "ditbench.harness.measure.memory",
-    "ditbench.harness.quality.evaluate",
-    "ditbench.harness.quality.paired",
-    "ditbench.methods.backbones.dit",
-    "ditbench.methods.dydit.model",
-    "ditbench.methods.flexidit.model",
-]
+from ditbench.methods.code import own_origin
+from ditbench.methods.registry import methods
 
 
 def process_context() -> ForkServerContext:
     """Fork server with torch imported: each cell starts clean and at once, without paying the import again."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    measured = [module for kind in measurements() for module in kind.preload]
+    built = [entry.target.partition(":")[0] for entry in methods() if entry.origin == own_origin()]
+    context.set_forkserver_preload(
+        ["torch", "ditbench.harness.run.worker", "ditbench.harness.sample.generate", *dict.fromkeys(measured + built)]
+    )
     return context
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,19 +13,20 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ditbench import methods
+from ditbench.harness.errors import field_of
 from ditbench.harness.sample.execution import Execution
 from ditbench.harness.sample.seeds import SampleStreams
 from ditbench.harness.store.records import CellSpec
-from ditbench.harness.suite.facts import field_of
 from ditbench.methods.conditions import LABEL, Conditions
 from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser, loop_plans
-from ditbench.methods.diffusion.sampler import Noise, Sampler, SamplerOptions
+from ditbench.methods.diffusion.sampler import Noise, Sampler
 from ditbench.methods.entries import UnknownNameError
 from ditbench.methods.errors import CheckpointError, ConfigError
 from ditbench.methods.modifiers import modified
 from ditbench.methods.plans import StepPlan
 from ditbench.methods.protocols import Denoiser
-from ditbench.methods.registry import facts_of, samplers
+from ditbench.methods.registry import facts_of
+from ditbench.methods.sampling import loop, make_rule, make_sampler
 from ditbench.methods.weights import randomise
 from ditbench.methods.work import WorkLedger
 
@@ -94,34 +94,19 @@ class BoundCell:
         self, guided: GuidedDenoiser, z: Tensor, noise: Noise, see: Callable[[Tensor, int], None] | None = None
     ) -> Tensor:
         """From z to samples (n, C, …) float32; ``see`` gets the denoiser's input and the evaluation's number."""
-        dtype = DTYPES[self.spec.dtype]
-
-        def denoise(x: Tensor, step: int, t: float | None = None) -> Tensor:
-            x = x.to(dtype)
-            if see is not None:
-                see(x, step)
-            return guided(x, step, t).float()
-
-        with torch.inference_mode():
-            return self.sampler.sample(denoise, z, noise)
+        return loop(self.sampler, guided, z, noise, DTYPES[self.spec.dtype], see)
 
 
 def bind_sampler(spec: CellSpec, model: Denoiser) -> tuple[Sampler, GuidanceRule]:
     """Sampler and guidance of a cell. Raises ConfigError where the sampler needs another prediction."""
-    if samplers()[spec.sampler].predicts != model.process.predicts:
-        fitting = ", ".join(each.name for each in samplers() if each.predicts == model.process.predicts)
-        raise ConfigError(
-            f"{spec.sampler} needs a model that predicts {samplers()[spec.sampler].predicts}, and {spec.method} "
-            f"predicts {model.process.predicts} (its samplers: {fitting})"
-        )
-    sampler: Sampler = samplers()[spec.sampler].load()(
-        spec.steps, SamplerOptions(**spec.sampler_options), model.process
-    )
-    interval = spec.guidance_interval
-    if interval is not None and model.process.predicts == "velocity" and interval[1] == model.process.cleanest:
-        interval = (interval[0], math.inf)  # an adaptive solver looks beyond the data's time
-    rule = GuidanceRule(spec.guidance_scale, interval, spec.guidance_channels, spec.guidance_weak)
-    return sampler, rule
+    rule = {
+        "scale": spec.guidance_scale,
+        "interval": spec.guidance_interval,
+        "channels": spec.guidance_channels,
+        "weak": spec.guidance_weak,
+    }
+    sampler = make_sampler(spec.sampler, spec.steps, spec.sampler_options, model.process)
+    return sampler, make_rule(rule, model.process)
 
 
 @dataclass(frozen=True)
@@ -132,8 +117,13 @@ class Problem:
     message: str
 
 
-def checkpoint_problem(spec: CellSpec, path: Path | None) -> Problem | None:
-    """Whether the device is there, the method's config possible, and the checkpoint fit. Takes no model's memory."""
+Misfit = Callable[[CellSpec, Denoiser, StepPlan], str]
+"""A cell, its model and the plan of its first step -> why they cannot be measured; empty where they can."""
+
+
+def checkpoint_problem(spec: CellSpec, path: Path | None, misfits: Sequence[Misfit] = ()) -> Problem | None:
+    """Whether the device is there, the method's config possible, the checkpoint fit, and none of ``misfits`` has a word
+    to say. Takes no model's memory."""
     from ditbench.methods.weights import checkpoint_mismatch
 
     if spec.device == "cuda" and not torch.cuda.is_available():
@@ -151,7 +141,7 @@ def checkpoint_problem(spec: CellSpec, path: Path | None) -> Problem | None:
     except ConfigError as error:
         return Problem("sampler", str(error))
     try:
-        found = _loop_problem(spec, model, sampler, rule)
+        found = _loop_problem(spec, model, sampler, rule, misfits)
     except ConfigError as error:
         return Problem(field_of(str(error), spec.config), f"{spec.method}: {error}")
     if found is not None:
@@ -180,13 +170,15 @@ def meta_model(spec: CellSpec) -> Denoiser:
     return model
 
 
-def _loop_problem(spec: CellSpec, model: Denoiser, sampler: Sampler, rule: GuidanceRule) -> Problem | None:
+def _loop_problem(
+    spec: CellSpec, model: Denoiser, sampler: Sampler, rule: GuidanceRule, misfits: Sequence[Misfit]
+) -> Problem | None:
     """Whether the method can run over the cell's steps as it says, and be compared as it asks. Raises ConfigError."""
     plans = loop_plans(model, sampler, rule)
     # both ends of the model's time, where a solver finds its own steps
     plans = plans or [model.plan_at(model.process.noisiest), model.plan_at(model.process.cleanest)]
-    if "agreement" in spec.measure and len(model.alternatives(plans[0])) < 2:
-        return Problem("measure", f"agreement compares a method's ways of computing a step, and {spec.method} has one")
+    if words := next(filter(None, (misfit(spec, model, plans[0]) for misfit in misfits)), ""):
+        return Problem("measure", words)
     if rule.scale != 1.0 and not model.facts.guidable:
         return Problem("guidance", f"{spec.method} has no condition that can be left out: give guidance 1")
     found = model.loop_problem(plans, [rule.guides(plan.timestep) for plan in plans])

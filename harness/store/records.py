@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ditbench.methods.older_records import imposed_by
 
 RECORD_SCHEMA_VERSION = 1
 
@@ -28,6 +30,15 @@ class Quantity(Frozen):
     low: float | None = Field(default=None, description="lower end of the 95 % interval, same unit")
     high: float | None = Field(default=None, description="upper end of the 95 % interval, same unit")
     interval: str = Field(description="how low/high were made, or why there is no interval ('exact count')")
+
+
+class Column(Frozen):
+    """How one value of a record is shown where no table knows it: under ``columns`` of the record's ``detail``."""
+
+    value: str = Field(description="its name among the values")
+    title: str
+    unit: str = ""
+    digits: int = Field(default=4, ge=1, description="significant ones")
 
 
 class Failure(Frozen):
@@ -98,6 +109,13 @@ class CellSpec(Frozen):
     cost_only: bool = Field(default=False, description="random weights or an imposed cost: quality means nothing here")
     imposed: str = Field(default="", description="the config key that imposes the cost; empty: none does")
     code: str = Field(default="", description="which code ran: distributions with versions and digests of sources")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_versions(cls, stored: Any) -> Any:
+        if not isinstance(stored, dict) or "imposed" in stored:
+            return stored
+        return {**stored, "imposed": imposed_by(stored.get("config") or {})}
 
 
 class Record(Frozen):

@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from ditbench.harness.errors import InputError, Position, StoreError
 from ditbench.harness.store.records import Record
+from ditbench.methods.older_records import upgrade
 
 _TEMPORARY = ".tmp"
 
@@ -158,7 +159,9 @@ class RunStore:
 
 def _read(path: Path) -> Record:
     try:
-        return Record.model_validate_json(path.read_bytes())
+        record = Record.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
         first = str(error).splitlines()[0]
         raise InputError(f"unreadable record: {first} (delete it and run again)", Position(path)) from None
+    detail = upgrade(record.measurement, record.spec.model_dump(), record.detail)
+    return record if detail == record.detail else record.model_copy(update={"detail": detail})

@@ -37,6 +37,7 @@ class Settings:
     sampler: Sampler
     seed: int
     config: dict[str, Any]
+    modifiers: tuple[dict[str, Any], ...]
     weights: str | None
     steps: int
     guidance: Guidance
@@ -148,6 +149,7 @@ def _settings(fields: CellFields, suite_seed: int, node: Node) -> Settings:
         sampler=sampler.model_copy(update={"name": name}),
         seed=suite_seed if fields.seed is None else fields.seed,
         config=fields.config or {},
+        modifiers=tuple(fields.modifiers or ()),
         weights=fields.weights,
         steps=0 if adaptive else 50 if fields.steps is None else fields.steps,
         guidance=fields.guidance or Guidance(),
@@ -172,6 +174,7 @@ def _name(cell: Node, settings: Settings, swept: Mapping[str, Node]) -> str:
         words = [settings.method, str(settings.sampler.name), *([str(settings.steps)] if settings.steps else [])]
         if settings.guidance.scale != 1.0:
             words.append(f"g{text_of(settings.guidance.scale)}")
+        words += [name for each in settings.modifiers for name in each]
         others = [(key, value) for key, value in swept.items() if key not in _NAMED]
         words += [f"{key.split('.')[-1]}-{text_of(value.plain())}" for key, value in others]
         name, place = re.sub(r"[^A-Za-z0-9._+-]+", "-", "-".join(words)), cell.position

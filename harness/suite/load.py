@@ -11,7 +11,7 @@ import yaml
 
 from ditbench.harness.errors import InputError, Position, did_you_mean
 from ditbench.harness.suite.positions import KeyPath, Node, merge, parse, read_text, respelled_number
-from ditbench.harness.suite.schema import SHORTHAND, Suite
+from ditbench.harness.suite.schema import SHORTHAND, Suite, suite_model
 from ditbench.harness.suite.validation import validate
 
 
@@ -51,17 +51,51 @@ def load_suite(source: str | Path) -> LoadedSuite:
     file = _find(str(source), Path(), Position(Path(source)))
     root, chain = _read(file, ())
     root = _absolute_weights(root)
-    suite = validate(Suite, root)
+    suite = validate(suite_model(), root)
     return LoadedSuite(suite, str(source), chain, _dump(root.plain()), root)
 
 
 def expand_shorthand(fields: Node) -> Node:
-    """``sampler: ddim`` becomes ``sampler: {name: ddim}`` in the fields of a cell or of ``defaults``."""
+    """``sampler: ddim`` becomes ``sampler: {name: ddim}`` in the fields of a cell or of ``defaults``, and a ``method``
+    with its config and modifiers in it becomes three fields."""
+    fields = _method_apart(fields)
     for name, inner in SHORTHAND.items():
         child = fields.child(name)
         if child is not None and child.value is not None and not isinstance(child.value, dict | list):
             fields = fields.with_child(name, replace(child, value={inner: replace(child, key=None)}))
     return fields
+
+
+def _method_apart(fields: Node) -> Node:
+    """``method: {name: x, key: value, with: [...]}`` -> method: x, config: {key: value}, modifiers: [...].
+
+    Whoever names a method starts without the modifiers of ``defaults``, whose method is another one.
+    """
+    method = fields.child("method")
+    if method is None or method.value is None or isinstance(method.value, list):
+        return fields
+    if not isinstance(method.value, dict):
+        bare = Node([], method.position)
+        return fields if fields.child("modifiers") is not None else fields.with_child("modifiers", bare)
+    name = method.child("name")
+    if name is None:
+        raise InputError("method: give its name, as in {name: dit-xl-2, with: [...]}", method.position)
+    around = method.child("with") or Node([], method.position)
+    keys = {key: child for key, child in method.value.items() if key not in ("name", "with")}
+    config = merge(fields.child("config") or Node({}, method.position), Node(keys, method.position))
+    fields = fields.with_child("method", name).with_child("modifiers", _listed(around))
+    return fields.with_child("config", config) if keys or fields.child("config") is not None else fields
+
+
+def _listed(around: Node) -> Node:
+    """[fora, {tome: {ratio: 0.3}}] -> [{fora: {}}, {tome: {ratio: 0.3}}]."""
+    if not isinstance(around.value, list):
+        return around
+    items = [
+        replace(item, value={item.value: Node({}, item.position)}) if isinstance(item.value, str) else item
+        for item in around.value
+    ]
+    return replace(around, value=items)
 
 
 def _find(source: str, folder: Path, position: Position) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -49,17 +49,19 @@ class Sampler(ABC):
     """A sampler of so many steps, from noise to data.
 
     predicts  what the model must predict
+    Options   the dataclass of its options
     stages    evaluations of the model a step
     adaptive  the times of evaluations are found on the way: ``timesteps`` is empty and steps say nothing
     """
 
     predicts: ClassVar[str]
+    Options: ClassVar[type[Any]] = SamplerOptions
     stages: ClassVar[int] = 1
     adaptive: ClassVar[bool] = False
 
-    def __init__(self, steps: int, options: SamplerOptions | None = None, process: Process | None = None) -> None:
-        """``process``: the model's, for samplers that need more of it than its prediction."""
-        self.steps, self.options, self.process = steps, options or SamplerOptions(), process
+    def __init__(self, steps: int, options: Any = None, process: Process | None = None) -> None:
+        """``options``: of type ``Options``. ``process``: the model's, where its prediction does not say enough."""
+        self.steps, self.options, self.process = steps, options or self.Options(), process
 
     @property
     @abstractmethod
@@ -70,7 +72,7 @@ class Sampler(ABC):
     def sample(
         self, denoise: Denoise, z: Tensor, noise: Noise, on_step: Callable[[int, Tensor], None] | None = None
     ) -> Tensor:
-        """From z ~ N(0, 1), (B, C, H, W), to a sample of the same shape. ``on_step`` sees each intermediate x."""
+        """From z ~ N(0, 1), (B, C, …), to a sample of the same shape. ``on_step`` sees each intermediate x."""
 
     def plans(self, model: Denoiser) -> list[StepPlan]:
         """What ``model`` will compute at every evaluation; empty where times are not known ahead."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ditbench.methods.glossary import notes
 from ditbench.methods.plans import Choice, Facet
 
 HEADS, GROUPS, TOKENS = "attention heads", "MLP channel groups", "tokens"
@@ -35,4 +36,4 @@ class Kept(Choice):
 
 
 def _shares(name: str, counts: Iterable[int], whole: int) -> Facet:
-    return Facet(name, tuple(count / whole for count in counts))
+    return Facet(name, tuple(count / whole for count in counts), (), **notes(name))

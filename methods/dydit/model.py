@@ -22,11 +22,13 @@ from ditbench.methods.dydit.activity import counts
 from ditbench.methods.dydit.block import DynamicBlock, Masks
 from ditbench.methods.dydit.choices import TOKENS, Kept, Width
 from ditbench.methods.dydit.config import DyDiTConfig
+from ditbench.methods.dydit.ranking import rank_by_magnitude
 from ditbench.methods.dydit.routers import TokenRouter, WidthRouter
 from ditbench.methods.dydit.tokens import impose
 from ditbench.methods.dydit.width import AttentionSlice, Indices, MlpSlice, slice_attention, slice_mlp
 from ditbench.methods.dydit.work import Planner, work_units
 from ditbench.methods.errors import ConfigError
+from ditbench.methods.glossary import notes
 from ditbench.methods.lora.adapted import ALL, folded_time
 from ditbench.methods.lora.lora import sources_of, weight_of
 from ditbench.methods.plans import StepPlan
@@ -176,6 +178,12 @@ class DyDiT(DiT):
 
     # Training of what is added to the base
 
+    def put_base(self, static: nn.Module, *, rank: bool = False, **options: Any) -> None:
+        """``rank``: order its heads and channels by magnitude."""
+        super().put_base(static, **options)
+        if rank:
+            rank_by_magnitude(self)
+
     def is_added(self, name: str) -> bool:
         return super().is_added(name) or "_rate.router." in name or ".token_selection." in name
 
@@ -240,7 +248,7 @@ class DyDiT(DiT):
             counts = tuple(rows * count for count in imposed.tokens)
         else:
             counts = tuple(masks.sum((1, 2)).tolist())
-        decided = Decided(TOKENS, counts, self.config.tokens)
+        decided = Decided(TOKENS, counts, self.config.tokens, **notes(TOKENS))
         ledger.record(plan, rows, decided, masks.cpu() if ledger.keep_maps else None)
 
     def masked(

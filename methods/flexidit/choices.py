@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ditbench.methods.glossary import notes
 from ditbench.methods.plans import Choice, Facet
 
 PATCH_SIZE = "patch size"
@@ -17,7 +18,7 @@ class Patch(Choice):
     sizes: tuple[int, ...] = field(default=(), compare=False)
 
     def facets(self) -> tuple[Facet, ...]:
-        return (Facet(PATCH_SIZE, str(self.size), tuple(map(str, self.sizes))),)
+        return (Facet(PATCH_SIZE, str(self.size), tuple(map(str, self.sizes)), **notes(PATCH_SIZE)),)
 
 
 @dataclass(frozen=True)

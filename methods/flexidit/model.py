@@ -23,10 +23,12 @@ from ditbench.methods.errors import ConfigError
 from ditbench.methods.flexidit.choices import PATCH_SIZE, Patch
 from ditbench.methods.flexidit.config import FlexiDiTConfig
 from ditbench.methods.flexidit.cost import macs
+from ditbench.methods.flexidit.filling import fill
 from ditbench.methods.flexidit.packing import choose_layouts, run_pair
 from ditbench.methods.flexidit.patching import patch_positions, project_embedding, project_head
 from ditbench.methods.flexidit.schedule import Resolved
 from ditbench.methods.flexidit.work import work_units
+from ditbench.methods.glossary import LAYOUTS, plain
 from ditbench.methods.lora.adapted import ALL
 from ditbench.methods.plans import StepPlan
 from ditbench.methods.protocols import Problem
@@ -103,6 +105,10 @@ class FlexiDiT(DiT):
         if self.config.recipe == "shared":
             return None if self.config.adapter is None else ALL
         return str(size) if self._adapted(size) else None
+
+    def put_base(self, static: nn.Module, **options: Any) -> None:
+        self.no_options(options)
+        fill(self, static)
 
     def is_added(self, name: str) -> bool:
         return super().is_added(name) or name.startswith(("size_embed.", "new_sizes.", "size_norms."))
@@ -200,6 +206,10 @@ class FlexiDiT(DiT):
         costs = [macs(self.config, self.size_of(plan), modulation=False) for plan in plans]
         share = sum(costs) / (len(plans) * macs(self.config, full, modulation=False))
         return {"adaLN excluded, as in arXiv 2502.20126": share}
+
+    @property
+    def tuning_about(self) -> str:
+        return plain(LAYOUTS)
 
     def tune(self, plans: Sequence[StepPlan], rows: int, same_class: bool) -> dict[str, dict[str, float]]:
         return choose_layouts(self, plans, rows, same_class) if self.config.layout == "auto" else {}

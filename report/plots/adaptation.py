@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -11,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from ditbench.harness.store.records import Quantity
-from ditbench.report.adaptation import Group, groups_of
+from ditbench.report.adaptation import FULL, Group, groups_of
 from ditbench.report.numbers import scale_for, short
 from ditbench.report.plots.labels import Label, Segment, place_labels
 from ditbench.report.plots.style import (
@@ -29,8 +30,7 @@ from ditbench.report.plots.style import (
 )
 from ditbench.report.run_view import RunView
 
-_MARKERS = {"full": "o", "lora": "s", "td-lora": "^"}
-_WORDS = {"full": "all weights", "lora": "LoRA", "td-lora": "TD-LoRA"}
+_MARKERS = "s^Dv<>"  # of all weights: a circle
 _COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, BROWN)
 _LOG = 8.0
 
@@ -63,7 +63,7 @@ def adaptation_picture(view: RunView) -> Picture | None:
         figure.draw_without_rendering()
         for axes, (_, costs, unit) in zip(panels, axes_of, strict=True):
             _label(axes, groups, costs, unit)
-        # The labels have their places now: a second layout pass would move the axes under them.
+        # The labels have their places now: a second pass would move the axes under them.
         figure.set_layout_engine("none")
         return picture(figure, "adaptation", _caption(groups, view.baseline if related else None), _alt(groups))
 
@@ -76,7 +76,7 @@ def _draw(
     title: str,
     unit: str,
 ) -> None:
-    scale = scale_for([cost.value for cost in costs if cost], unit)
+    scale, markers = scale_for([cost.value for cost in costs if cost], unit), _markers(groups)
     shown = []
     for group, cost in zip(groups, costs, strict=True):
         quality = group.frechet
@@ -89,7 +89,7 @@ def _draw(
             quality.value,
             xerr=_error(cost, scale.divisor),
             yerr=_error(quality, 1.0),
-            fmt=_MARKERS[group.kind],
+            fmt=markers[group.kind],
             color=colours[group.method],
             markersize=4.5,
             markerfacecolor=colours[group.method] if group.recipe.get("base") else "white",
@@ -111,7 +111,7 @@ def _draw(
 
 
 def _label(axes: Axes, groups: Sequence[Group], costs: Sequence[Quantity | None], unit: str) -> None:
-    """Rank and experts beside adapters: colour and marker say the rest."""
+    """How large each is; colour and marker say the rest."""
     scale = scale_for([cost.value for cost in costs if cost], unit)
     labels: list[Label] = []
     bars: list[Segment] = []
@@ -120,13 +120,20 @@ def _label(axes: Axes, groups: Sequence[Group], costs: Sequence[Quantity | None]
         if cost is None or quality is None:
             continue
         x, y = cost.value / scale.divisor, quality.value
-        if group.kind != "full":
-            labels.append(Label(group.how.split(" ", 1)[1], x, y))
+        if group.size:
+            labels.append(Label(group.size, x, y))
         if quality.low is not None and quality.high is not None:
             bars.append(((x, quality.low), (x, quality.high)))
         if cost.low is not None and cost.high is not None:
             bars.append(((cost.low / scale.divisor, y), (cost.high / scale.divisor, y)))
     place_labels(axes, labels, bars)
+
+
+def _markers(groups: Sequence[Group]) -> dict[str, str]:
+    """Kind -> marker, of all weights first."""
+    kinds = dict.fromkeys(sorted((group.kind for group in groups), key=lambda kind: kind != FULL))
+    others = cycle(_MARKERS)
+    return {kind: "o" if kind == FULL else next(others) for kind in kinds}
 
 
 def _error(quantity: Quantity, divisor: float) -> Any:
@@ -146,10 +153,9 @@ def _memory(group: Group) -> Quantity | None:
 
 
 def _legend(groups: Sequence[Group], colours: Mapping[str, str]) -> list[Line2D]:
-    kinds = [kind for kind in _MARKERS if any(group.kind == kind for group in groups)]
     handles = [
-        Line2D([], [], linestyle="", marker=_MARKERS[kind], color=DARK, markersize=4.5, label=_WORDS[kind])
-        for kind in kinds
+        Line2D([], [], linestyle="", marker=marker, color=DARK, markersize=4.5, label=kind)
+        for kind, marker in (("all weights" if k == FULL else k, marker) for k, marker in _markers(groups).items())
     ]
     if any(not group.recipe.get("base") for group in groups):
         hollow = Line2D([], [], linestyle="", marker="o", color=DARK, markerfacecolor="white", markersize=4.5)

@@ -1,9 +1,10 @@
-"""How far the predictions at coarse patch sizes are from the pre-trained size's, from noise (left) to image (right)."""
+"""How far the predictions of cheaper variants are from the reference's, from noise (left) to image (right)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from statistics import fmean
 
 from matplotlib.axes import Axes
@@ -11,12 +12,25 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from ditbench.report.flexible import Agreement, agreement_of
+from ditbench.report.agreement import Agreement, agreement_of
+from ditbench.report.facets import named
 from ditbench.report.numbers import short
-from ditbench.report.plots.schedule import size_colours
-from ditbench.report.plots.style import COLUMN_WIDTH, PAGE_WIDTH, Picture, picture, shortened, styled
+from ditbench.report.plots.choices import level_colours
+from ditbench.report.plots.style import (
+    BROWN,
+    COLUMN_WIDTH,
+    GREEN,
+    ORANGE,
+    PAGE_WIDTH,
+    PURPLE,
+    VERMILION,
+    Picture,
+    picture,
+    shortened,
+    styled,
+)
+from ditbench.report.plots.time_axis import Timeline, in_order, timeline
 from ditbench.report.run_view import RunView
-from ditbench.report.times import Timeline, in_order, timeline
 
 MOST_PANELS = 4
 
@@ -41,13 +55,13 @@ class _Panel:
 
 
 def agreement_picture(view: RunView) -> Picture | None:
-    """A panel a cell, a curve a coarse patch size; None if no cell was measured so."""
+    """A panel a cell, a curve a variant; None if no cell was measured so."""
     panels = _panels(view)
     if not panels:
         return None
     left_out, panels = panels[MOST_PANELS:], panels[:MOST_PANELS]
     line = timeline([panel.agreement.timesteps for panel in panels])
-    colours = size_colours(view)
+    colours = _colours(view, panels)
     columns = min(len(panels), 3) if len(panels) != 4 else 2
     rows = -(-len(panels) // columns)
     figures = [figure for panel in panels for figure in panel.figures]
@@ -78,8 +92,16 @@ def _panels(view: RunView) -> list[_Panel]:
     return [panel for panel in panels if panel.figures]
 
 
+def _colours(view: RunView, panels: Sequence[_Panel]) -> dict[str, str]:
+    """A variant has the colour of the label that it is named by; others have one of their own."""
+    known = {named(facet, level): c for facet, levels in level_colours(view).items() for level, c in levels.items()}
+    variants = dict.fromkeys(curve.variant for panel in panels for curve in panel.agreement.curves)
+    spare = cycle((VERMILION, ORANGE, PURPLE, GREEN, BROWN))
+    return {variant: known.get(variant) or next(spare) for variant in variants}
+
+
 def _draw(
-    axes: Axes, agreement: Agreement, colours: Mapping[int, str], limits: tuple[float, float], line: Timeline
+    axes: Axes, agreement: Agreement, colours: Mapping[str, str], limits: tuple[float, float], line: Timeline
 ) -> None:
     places = line.places(agreement.timesteps)
     order = in_order(places, line.falling)
@@ -89,10 +111,10 @@ def _draw(
         if curve.low:
             # An interval may reach below 0, where a logarithmic axis ends.
             low, high = [max(curve.low[k], limits[0]) for k in order], [curve.high[k] for k in order]
-            axes.fill_between(times, low, high, color=colours[curve.size], alpha=0.3, linewidth=0)
+            axes.fill_between(times, low, high, color=colours[curve.variant], alpha=0.3, linewidth=0)
         shown = [curve.mean[k] if curve.mean[k] > 0 else float("nan") for k in order]
         marker = "o" if len(times) <= 20 else ""
-        axes.plot(times, shown, color=colours[curve.size], linewidth=1.1, marker=marker, markersize=2.2)
+        axes.plot(times, shown, color=colours[curve.variant], linewidth=1.1, marker=marker, markersize=2.2)
     noise, image = line.limits
     reach = 0.02 * (noise - image) or 1.0
     axes.set_xlim(noise + reach, image - reach)
@@ -109,19 +131,19 @@ def _ticks(axes: Axes, limits: tuple[float, float]) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _legend(panels: Sequence[_Panel], colours: Mapping[int, str]) -> list[Line2D]:
-    pairs = {(curve.size, panel.agreement.powerful) for panel in panels for curve in panel.agreement.curves}
+def _legend(panels: Sequence[_Panel], colours: Mapping[str, str]) -> list[Line2D]:
+    pairs = dict.fromkeys((curve.variant, p.agreement.reference) for p in panels for curve in p.agreement.curves)
     return [
-        Line2D([], [], color=colours[size], linewidth=1.5, label=f"patch {size} against patch {powerful}")
-        for size, powerful in sorted(pairs)
+        Line2D([], [], color=colours[variant], linewidth=1.5, label=f"{variant} against {reference}")
+        for variant, reference in pairs
     ]
 
 
 def _caption(panels: Sequence[_Panel], left_out: Sequence[_Panel]) -> str:
     samples = sorted({p.agreement.samples for p in panels if any(curve.low for curve in p.agreement.curves)})
     caption = (
-        "How far the prediction at coarse patch sizes is from that at the pre-trained size: mean absolute "
-        "difference per element, both from the same noisy sample, taken from the cell's own sampling."
+        "How far the predictions of cheaper variants are from the reference's: mean absolute difference per element, "
+        "both from the same noisy sample, taken from the cell's own sampling."
     )
     caption += f" Band: 95 % interval over {', '.join(map(str, samples))} samples." if samples else ""
     groups = [panel.cells for panel in panels if len(panel.cells) > 2]
@@ -130,10 +152,10 @@ def _caption(panels: Sequence[_Panel], left_out: Sequence[_Panel]) -> str:
 
 
 def _alt(panels: Sequence[_Panel]) -> str:
-    return "Difference to the pre-trained patch size's prediction by timestep; means: " + "; ".join(
+    return "Difference to the reference's prediction by timestep; means: " + "; ".join(
         f"{', '.join(panel.cells)} "
         + ", ".join(
-            f"patch {curve.size} {short(fmean(curve.mean))} ({short(curve.mean[0])} at the noise, "
+            f"{curve.variant} {short(fmean(curve.mean))} ({short(curve.mean[0])} at the noise, "
             f"{short(curve.mean[-1])} at the image)"
             for curve in panel.agreement.curves
         )

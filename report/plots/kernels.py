@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from ditbench.report.flexible import schedule_of
+from ditbench.report.facets import chooses
 from ditbench.report.plots.style import (
     BLUE,
     BROWN,
@@ -25,7 +25,8 @@ from ditbench.report.plots.style import (
     shortened,
     styled,
 )
-from ditbench.report.run_view import Row, RunView
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
 
 # Fixed order and colours: the same class looks the same in every report.
 _COLOURS = {
@@ -115,9 +116,7 @@ def _times(row: Row) -> dict[str, float]:
 def _caption(rows: Sequence[Row], left_out: Sequence[Row]) -> str:
     batches = sorted({int(batch) for row in rows if (batch := row.detail("kernels").get("batch"))})
     batch = f" of batch {', '.join(map(str, batches))}" if batches else ""
-    mean = (
-        "; where patch sizes differ from step to step, the mean over the steps" if any(map(schedule_of, rows)) else ""
-    )
+    mean = "; where steps run in different ways, the mean over the steps" if any(map(chooses, rows)) else ""
     caption = (
         f"Where the time of one denoiser call{batch} goes, from the profiler's own pass{mean}. "
         "Gap: wall clock minus device time."

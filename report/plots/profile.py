@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from ditbench.report.numbers import decimals_for, fixed, scale_for
 from ditbench.report.plots.style import BLUE, DARK, FAINT, GREY, PAGE_WIDTH, Picture, picture, shortened, styled
+from ditbench.report.plots.time_axis import Timeline, in_order, timeline
 from ditbench.report.run_view import RunView
-from ditbench.report.times import Timeline, in_order, timeline
 
 MOST_RIDGES = 40
 

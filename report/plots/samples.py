@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ditbench.report.plots.style import VERMILION
-from ditbench.report.run_view import Row, RunView
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
 
 COLUMNS = 10
 MOST_ROWS = 4

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ditbench.report.plots.style import OPEN, PAGE_WIDTH, Picture, picture, styled
-from ditbench.report.run_view import Row, RunView
+from ditbench.report.row import Row
+from ditbench.report.run_view import RunView
 
 PREFIX = "token_maps-"
 MOST_CELLS, MOST_SAMPLES, MOST_STEPS = 3, 6, 8
