@@ -193,7 +193,7 @@ def test_bad_input_is_one_line(method, settings, weights, around, text):
 
 
 def test_weights_of_the_zoo_conform(capsys):
-    assert show_check("dydit-digits", [], "zoo:dydit-digits-0.5", [], 4, as_json=False) == 0
+    assert show_check("dydit-digits", [], "zoo:dydit-digits-0.5", [], 2, as_json=False) == 0
     assert "zoo:dydit-digits-0.5" in capsys.readouterr().out
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ditbench.cli.overrides import parse_overrides
+from ditbench.harness.assets.locations import asset_config, weights_path
 from ditbench.harness.errors import InputError
-from ditbench.harness.suite.weights import asset_config, weights_path
 from ditbench.methods.entries import UnknownNameError
 
 if TYPE_CHECKING:

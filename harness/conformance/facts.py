@@ -9,7 +9,7 @@ import sys
 
 from ditbench.harness.conformance.outcome import Fault, Outcome, does_not_apply, judged, ok, wrong
 from ditbench.harness.conformance.subject import Subject
-from ditbench.harness.run.imports import import_variables
+from ditbench.harness.imports import import_variables
 from ditbench.methods.facts import Facts
 
 _ASKED = """
