@@ -242,8 +242,9 @@ class StaticWork:
 
     def work(self, plan: StepPlan, rows: int = 1, decided: tuple[int, ...] | None = None) -> list[WorkUnit]:
         """The whole call as one piece."""
-        whole = WholeCall(cast(Denoiser, self), plan)
-        return [WorkUnit("whole call", 1, whole, lambda: example(cast(Denoiser, self), plan, rows))]
+        whole, chosen = WholeCall(cast(Denoiser, self), plan), plan.work_key.choices
+        key = f"whole call {chosen}" if chosen else "whole call"
+        return [WorkUnit(key, 1, whole, lambda: example(cast(Denoiser, self), plan, rows))]
 
 
 class WholeCall(torch.nn.Module):

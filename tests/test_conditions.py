@@ -86,7 +86,9 @@ def test_what_a_sample_is_told_is_drawn_from_its_own_stream_before_its_noise():
     together = SampleStreams(3, range(4), CLASSES, "cpu")
     assert together.conditions["label"].tolist() == [int(each.conditions["label"]) for each in told]
     assert torch.equal(together.noise(), torch.cat([each.noise() for each in told]))
-    assert not torch.equal(SampleStreams(3, range(4), UNTOLD, "cpu").noise(), SampleStreams(3, range(4), CLASSES, "cpu").noise())
+    assert not torch.equal(
+        SampleStreams(3, range(4), UNTOLD, "cpu").noise(), SampleStreams(3, range(4), CLASSES, "cpu").noise()
+    )
     assert len(SampleStreams(3, range(4), UNTOLD, "cpu").conditions) == 4
 
 

@@ -28,7 +28,9 @@ for name, config in [*((name, {}) for name in names()), *json.loads(sys.argv[1])
 
 
 def test_facts_of_shipped_methods_are_known_without_torch():
-    done = subprocess.run([sys.executable, "-c", LISTED, json.dumps(OTHER)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", LISTED, json.dumps(OTHER)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

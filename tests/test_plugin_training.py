@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from ditbench.harness.suite.weights import verify_weights, weights_path
 from safetensors import safe_open
 from safetensors.torch import save_file
 from typer.testing import CliRunner
@@ -21,7 +22,6 @@ from ditbench.harness.store.records import CellSpec
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import make_plan
 from ditbench.harness.suite.schema import TrainingOptions
-from ditbench.harness.suite.weights import verify_weights, weights_path
 from ditbench.methods import registry
 from ditbench.methods.errors import CheckpointError, ConfigError
 from ditbench.methods.recognise import fits
