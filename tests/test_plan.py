@@ -95,7 +95,6 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "batch": (64, set()),  # counts through the options of what is timed
     "cost_only": (True, set()),
     "imposed": ("activity", set()),
-    "modifiers": (({"skip": {"layers": [1]}},), ALL),
     "code": ("ditbench 9.9", ALL),
 }
 

@@ -156,7 +156,7 @@ def _counts(plan: Plan, store: RunStore) -> dict[str, Count]:
     known: dict[tuple[Any, ...], Count] = {}
     for cell in plan.cells:
         spec = cell.spec
-        key = (spec.method, repr(spec.config), spec.weights, spec.weights_sha256, spec.sampler,
+        key = (spec.method, repr(spec.config), repr(spec.modifiers), spec.weights, spec.weights_sha256, spec.sampler,
                repr(spec.sampler_options), spec.steps, spec.guidance_scale != 1.0, spec.guidance_interval)  # fmt: skip
         if key not in known:
             known[key] = _count(cell, store)

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 class Agreement(Measurement[AgreementOptions]):
     name = "agreement"
-    summary = "how far the predictions of coarser patch sizes are from the pre-trained one's, by timestep"
+    summary = "how far the predictions of a method's cheaper ways are from its fullest one's, by timestep"
     options = AgreementOptions
     needs = frozenset({"weights", "trained"})
 
     def misfit(self, spec: CellSpec, model: Denoiser, first: StepPlan) -> str:
+        if model.remembers:
+            return f"agreement asks for steps one by one, and {spec.method} reuses what a loop kept"
         if len(model.alternatives(first)) > 1:
             return ""
         return f"agreement compares a method's ways of computing a step, and {spec.method} has one"

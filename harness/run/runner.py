@@ -63,7 +63,8 @@ def check_inputs(plan: Plan, missing: dict[str, list[PlannedMeasurement]]) -> No
     for cell in plan.cells:
         spec = cell.spec
         sampling = (spec.sampler, repr(spec.sampler_options), spec.steps, spec.guidance_scale, spec.guidance_interval)
-        key = (spec.method, repr(spec.config), spec.weights, spec.device, spec.measure, *sampling)
+        model = (spec.method, repr(spec.config), repr(spec.modifiers), spec.weights)
+        key = (*model, spec.device, spec.mode, spec.measure, *sampling)
         if spec.cell not in missing or key in seen:
             continue
         seen.add(key)

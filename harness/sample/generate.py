@@ -147,7 +147,8 @@ def checkpoint_problem(spec: CellSpec, path: Path | None, misfits: Sequence[Misf
     if found is not None:
         return found
     try:
-        problem = None if path is None else checkpoint_mismatch(cast(torch.nn.Module, bare), path)
+        fresh = meta_model(spec) if spec.modifiers else bare  # a modifier may have changed modules
+        problem = None if path is None else checkpoint_mismatch(cast(torch.nn.Module, fresh), path)
     except CheckpointError as error:
         return Problem("weights", str(error))
     return Problem("weights", f"{path} does not fit {spec.method}: {problem}") if problem else None
@@ -170,6 +171,13 @@ def meta_model(spec: CellSpec) -> Denoiser:
     return model
 
 
+_MEMORY_IN_GRAPHS = (
+    "mode",
+    "a graph replays what was computed in one step, and this method reuses what the step before it kept: take mode "
+    "eager or compiled",
+)
+
+
 def _loop_problem(
     spec: CellSpec, model: Denoiser, sampler: Sampler, rule: GuidanceRule, misfits: Sequence[Misfit]
 ) -> Problem | None:
@@ -183,7 +191,7 @@ def _loop_problem(
         return Problem("guidance", f"{spec.method} has no condition that can be left out: give guidance 1")
     found = model.loop_problem(plans, [rule.guides(plan.timestep) for plan in plans])
     if found is None and spec.mode == "graph":
-        found = model.graph_problem(plans)
+        found = _MEMORY_IN_GRAPHS if model.remembers else model.graph_problem(plans)
     return None if found is None else Problem(found[0], f"{spec.method}: {found[1]}")
 
 

@@ -38,7 +38,7 @@ def work(spec: CellSpec) -> Payload:
     """What is computed: enough for every count. Weights count because a dynamic method routes by them."""
     return {
         "method": spec.method,
-        "code": spec.code,
+        **({"code": spec.code} if spec.code else {}),
         "config": spec.config,
         "weights": spec.weights_sha256,
         "sampler": spec.sampler,

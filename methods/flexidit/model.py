@@ -20,7 +20,7 @@ from ditbench.methods.call import Call
 from ditbench.methods.conditions import LABEL, Conditions
 from ditbench.methods.config import make_config
 from ditbench.methods.errors import ConfigError
-from ditbench.methods.flexidit.choices import PATCH_SIZE, Patch
+from ditbench.methods.flexidit.choices import PATCH_SIZE, Layout, Patch
 from ditbench.methods.flexidit.config import FlexiDiTConfig
 from ditbench.methods.flexidit.cost import macs
 from ditbench.methods.flexidit.filling import fill
@@ -215,7 +215,7 @@ class FlexiDiT(DiT):
         return choose_layouts(self, plans, rows, same_class) if self.config.layout == "auto" else {}
 
     def alternatives(self, plan: StepPlan) -> dict[str, StepPlan]:
-        alone = plan.branches[0]
+        alone = plan.branches[0].without(Layout)
         return {f"{PATCH_SIZE} {size}": alone.having(self.patch(size)) for size in self.patch_sizes}
 
     def loop_problem(self, plans: Sequence[StepPlan], guided: Sequence[bool]) -> Problem | None:
