@@ -29,15 +29,8 @@ def process_context() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     measured = [module for kind in measurements() for module in kind.preload]
     built = [entry.target.partition(":")[0] for entry in methods() if entry.origin == own_origin()]
-    context.set_forkserver_preload(
-        [
-            _FIRST,
-            "torch",
-            "ditbench.harness.run.worker",
-            "ditbench.harness.sample.generate",
-            *dict.fromkeys(measured + built),
-        ]
-    )
+    always = [_FIRST, "torch", "ditbench.harness.run.worker", "ditbench.harness.sample.generate"]
+    context.set_forkserver_preload([*dict.fromkeys(always + measured + built)])
     return context
 
 
