@@ -14,6 +14,7 @@ from ditbench.harness.measure.flops import WorkCounter
 from ditbench.harness.measure.memory import most_remembered
 from ditbench.harness.measure.options import FlopsOptions
 from ditbench.harness.measure.proof import WorkMismatchError, prove_plans
+from ditbench.harness.measurements.registry import measurements
 from ditbench.harness.sample.generate import BoundCell, bind, bind_sampler, checkpoint_problem
 from ditbench.harness.store.records import CellSpec
 from ditbench.methods.call import Call
@@ -274,10 +275,10 @@ def test_a_guidance_branch_that_does_not_run_is_remembered_as_it_was():
 
     both = step(fresh, True)
     assert torch.equal(step(again, True), both)
-    x = x + 1
+    before, x = x, x + 1
     step(fresh, False)
     mixed = step(again, True)
-    x = x - 1
+    x = before
     assert torch.equal(step(again, True)[2:], both[2:]), "of the guided step"
     assert not torch.equal(mixed[:2], both[:2])
 
@@ -286,8 +287,9 @@ def test_a_guidance_branch_that_does_not_run_is_remembered_as_it_was():
 @counted
 @pytest.mark.parametrize("name", ["reuses", "repeats"])
 def test_what_a_reusing_modifier_declares_is_what_runs(method, config, name):
-    found = measure_flops(spec(method, config, {name: {}}, **INTERVAL))
-    plain = measure_flops(spec(method, config, **INTERVAL), prove=False)
+    longer = {**INTERVAL, "steps": 12}
+    found = measure_flops(spec(method, config, {name: {}}, **longer))
+    plain = measure_flops(spec(method, config, **longer), prove=False)
     shown = next(facet for facet in found.facets["labels"] if facet["name"] == "units")
     assert set(shown["values"]) == {"computed", "reused"} and found.gmacs_image < plain.gmacs_image
     less = [step["gmacs"] < full["gmacs"] for step, full in zip(found.profile, plain.profile, strict=True)]
@@ -331,7 +333,8 @@ def test_what_is_remembered_is_refused_in_graphs_and_where_steps_are_asked_for_o
     graph = checkpoint_problem(spec("dit-testing", {}, {"reuses": {}}, mode="graph", device="cuda"), None)
     assert graph is not None and graph.field == "mode" and "reuses what the step before it kept" in graph.message
     assert checkpoint_problem(spec("dit-testing", {}, {"nothing": {}}, mode="graph", device="cuda"), None) is None
-    single = checkpoint_problem(spec("flexidit-testing", {}, {"reuses": {}}, measure=("agreement",)), None)
+    asked = [measurements()["agreement"].misfit]
+    single = checkpoint_problem(spec("flexidit-testing", {}, {"reuses": {}}, measure=("agreement",)), None, asked)
     assert single is not None and single.field == "measure" and "one by one" in single.message
 
 
