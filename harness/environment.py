@@ -27,6 +27,8 @@ PACKAGES = (
     "torch-fidelity",
     "clean-fid",
 )
+# As this process was started: OpenMP, which comes with torch, may bind the thread that imports it to one core.
+USABLE_CPUS = frozenset(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1))
 _TOPOLOGY = Path("/sys/devices/system/cpu")
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/cpu.max")
 
@@ -52,7 +54,7 @@ def environment(device: str) -> dict[str, Any]:
         "cpu": cpu,
         "machine": platform.machine(),
         "physical_cores": physical_cores(),
-        "logical_cores": len(_usable_cpus()),
+        "logical_cores": len(USABLE_CPUS),
         "memory_mib": _memory_mib(),
         "os": _os_name(),
         "kernel": platform.release(),
@@ -94,8 +96,7 @@ def resolve_threads(threads: int) -> int:
 
 def physical_cores() -> int:
     """Cores that this process may use, >= 1. Hyper-threads count once; a container's CPU quota counts."""
-    cpus = _usable_cpus()
-    cores = {_siblings(cpu) for cpu in cpus}
+    cores = {_siblings(cpu) for cpu in USABLE_CPUS}
     return max(1, min(len(cores), _cpu_quota() or len(cores)))
 
 
@@ -121,12 +122,6 @@ def choose_gpu(table: str, visible: str | None) -> dict[str, Any] | None:
         if first is None or first == index or (first and uuid.startswith(first)):
             return {"name": name, "driver": driver, "memory_mib": int(memory) if memory.isdigit() else None}
     return None
-
-
-def _usable_cpus() -> set[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return set(os.sched_getaffinity(0))
-    return set(range(os.cpu_count() or 1))
 
 
 def _siblings(cpu: int) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -48,3 +50,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """' (did you mean 'x'?)' for the nearest known word, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def field_of(message: str, config: Mapping[str, Any]) -> str:
+    """The field of a suite that a complaint about a config begins with: 'config.depth', else 'config'."""
+    word = re.match(r"\w+", message)
+    return f"config.{word[0]}" if word is not None and word[0] in config else "config"

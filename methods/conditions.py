@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -71,12 +72,41 @@ class Conditions:
         return Conditions(rows, tensors, self.nothing)
 
 
-def drawn(facts: Facts, streams: Sequence[np.random.Generator], device: torch.device | str) -> Conditions:
-    """One row a stream: what sample i is told is drawn from its own stream, before its noise."""
-    if (kind := _labels(facts)) is None:
-        return Conditions(len(streams))
-    labels = [int(stream.integers(kind.count)) for stream in streams]
-    return _of_kind(torch.tensor(labels, dtype=torch.long, device=device), kind)
+class Source(Protocol):
+    """Where the conditions of a sample come from."""
+
+    def draw(
+        self, facts: Facts, seed: int, indices: Sequence[int], streams: Sequence[np.random.Generator]
+    ) -> Conditions:
+        """One row a sample, on the CPU. What sample i is told depends on (seed, i) alone: on its own stream, before its
+        noise, or on its index. Raises ConfigError for a model that takes no such conditions."""
+        ...
+
+
+class Labels:
+    """Class labels, drawn evenly from all classes; or nothing, for a model that takes none.
+
+    only  of these classes
+    """
+
+    def __init__(self, only: Sequence[int] | None = None) -> None:
+        whole = only is None or all(isinstance(each, int) and each >= 0 for each in only)
+        if only is not None and (not only or not whole):
+            raise ConfigError(f"only must be a list of class labels, not {only!r}")
+        self.only = None if only is None else list(only)
+
+    def draw(
+        self, facts: Facts, seed: int, indices: Sequence[int], streams: Sequence[np.random.Generator]
+    ) -> Conditions:
+        if (kind := _labels(facts)) is None:
+            if self.only is not None:
+                raise ConfigError("the model takes no class labels")
+            return Conditions(len(streams))
+        classes = list(range(kind.count)) if self.only is None else self.only
+        if max(classes) >= kind.count:
+            raise ConfigError(f"only: {max(classes)} is no class of 0..{kind.count - 1}")
+        labels = [classes[int(stream.integers(len(classes)))] for stream in streams]
+        return _of_kind(torch.tensor(labels, dtype=torch.long), kind)
 
 
 def zeros(facts: Facts, rows: int, device: torch.device | str = "cpu") -> Conditions:

@@ -49,19 +49,40 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Shipped:
+    """Weights in a package of a distribution: 'package/folder/x.safetensors'; their SHA-256, hex, where it is known."""
+
+    path: str
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
 class MethodEntry(Entry):
     """A denoiser.
 
     facts      what is known of it before it is built: the value, or 'module:attribute' of a function (config) -> Facts
                in a module that does not import torch; empty: the model is built on ``meta`` and asked, which is slow
     converter  'module:attribute' of (model, **config) -> model, for methods that a static model can become
+    objective  'module:attribute' of how it is trained: (data, recipe, device) -> LossOf, or an ``Objective``
+    adapts     keys of its config that leave a part of the weights untrained; without them all are trained
+    weights    what its distribution ships, by NAME: others find it as zoo:DISTRIBUTION/NAME; a bare string is a path
     """
 
     facts: Facts | str = ""
     converter: str = ""
+    objective: str = "ditbench.methods.training.objectives:PLAIN"
+    adapts: tuple[str, ...] = ("adapter",)
+    weights: Mapping[str, Shipped | str] = field(default_factory=dict)
 
     def load_converter(self) -> Callable[..., Any]:
         return imported(self.converter)
+
+    def load_objective(self) -> Callable[..., Any]:
+        return imported(self.objective)
+
+    def without_adapter(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """``config`` of the same method with all weights trained."""
+        return {name: value for name, value in config.items() if name not in self.adapts}
 
     def facts_of(self, config: Mapping[str, Any]) -> Facts:
         """Facts of this method with ``config`` over the preset. Raises ConfigError, TypeError."""
@@ -153,6 +174,24 @@ class Registry(Generic[E]):
                 point = self._points[name if name in self._points else self._short[name][0]]
                 origin = Origin.of_distribution(point.dist)
                 yield self._entry(target=point.value, summary=f"from {origin}", name=name, origin=origin)
+
+    def of(self, distribution: str) -> list[E]:
+        """The entries of another distribution that can be imported. Raises UnknownNameError, PluginError."""
+        full = [name for name in self._points if name.partition("/")[0] == distribution]
+        if not full:
+            known = dict.fromkeys(name.partition("/")[0] for name in self._points)
+            near = difflib.get_close_matches(distribution, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"these do: {', '.join(known) or 'none'}"
+            raise UnknownNameError(f"no distribution {distribution!r} has {self.kind}s ({hint})")
+        found, broken = list[E](), list[PluginError]()
+        for name in full:
+            try:
+                found.append(self[name])
+            except PluginError as error:
+                broken.append(error)
+        if not found:
+            raise broken[0]
+        return found
 
     def names(self) -> list[str]:
         """Of everything, each by the shortest name that is its own."""

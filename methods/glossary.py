@@ -27,13 +27,6 @@ PREPARES = {
     "patch size": "projecting kernels or merging LoRA updates for the patch sizes of the cell's steps",
 }
 
-# Way of training -> what it is.
-ADAPTATIONS = {
-    "full": "Full fine-tuning changes all weights of a base.",
-    "LoRA": "LoRA leaves the weights of a base and adds to each a product of two thin matrices.",
-    "TD-LoRA": "In TD-LoRA one of the two thin matrices of LoRA is mixed from experts by the timestep.",
-}
-
 # How the two branches of a guided step ran where their sequences have unequal lengths.
 LAYOUTS = """Separate: a call for each branch. Padded, joined and packed put both branches into one call and mask
 attention between sequences. The counted MACs are those of separate: the others execute more."""

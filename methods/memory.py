@@ -17,10 +17,15 @@ BRANCHES = ("conditional", "guidance")
 
 @dataclass(frozen=True)
 class Kept:
-    """A tensor with rows first, and the choices that it was made under: it may be reused under equal ones only."""
+    """One branch's rows of a tensor, and the choices that it was made under: it may be reused under equal ones only.
+
+    whole, branches  what was put, and whose rows it holds: asked for together, they come back as they were
+    """
 
     value: Tensor
     stamp: Hashable
+    whole: Tensor
+    branches: tuple[str, ...]
 
 
 @dataclass
@@ -31,22 +36,27 @@ class Memory:
     _kept: dict[tuple[str, Hashable], Kept] = field(default_factory=dict)
 
     def put(self, branches: Sequence[str], key: Hashable, value: Tensor, stamp: Hashable = None) -> None:
-        """Keep ``value`` (rows of all ``branches`` in order, first axis) for each of them; views, nothing is copied."""
+        """Keep ``value`` (rows of all ``branches`` in order, first axis) for each of them; views, nothing is copied.
+
+        Raises ValueError for another number of rows.
+        """
+        if len(value) != self.rows * len(branches):
+            raise ValueError(f"{len(value)} rows to remember, of {self.rows} images in {len(branches)} branches")
         for branch, part in zip(branches, value.chunk(len(branches)), strict=True):
-            self._kept[branch, key] = Kept(part, stamp)
+            self._kept[branch, key] = Kept(part, stamp, value, tuple(branches))
 
     def get(self, branches: Sequence[str], key: Hashable, stamp: Hashable = None) -> Tensor | None:
         """What was kept for all of ``branches``, joined; None where one has nothing, or something of other choices."""
         found = [self._kept.get((branch, key)) for branch in branches]
-        parts = [each.value for each in found if each is not None and each.stamp == stamp]
-        if len(parts) < len(branches):
+        kept = [each for each in found if each is not None and each.stamp == stamp]
+        if len(kept) < len(branches):
             return None
-        if len(parts) == 1:
-            return parts[0]
-        whole = parts[0]._base
-        if whole is not None and all(part._base is whole for part in parts) and len(whole) == sum(map(len, parts)):
+        if len(kept) == 1:
+            return kept[0].value
+        whole = kept[0].whole
+        if kept[0].branches == tuple(branches) and all(each.whole is whole for each in kept):
             return whole
-        return torch.cat(parts)
+        return torch.cat([each.value for each in kept])
 
     def snapshot(self) -> Memory:
         """A copy that later steps do not touch; what is kept is never written to in place."""

@@ -79,6 +79,11 @@ class Modified:
         return tuple(each for each in self.modifiers if {"units", "tokens"} & {*each.wants})
 
     @property
+    def _wraps(self) -> bool:
+        """Whether anything stands around calls or units: then each branch of unequal choices has a call of its own."""
+        return bool(self.wrappers) or any("output" in each.wants for each in self.modifiers)
+
+    @property
     def remembers(self) -> bool:
         return self.model.remembers or any(each.remembers for each in self.modifiers)
 
@@ -108,7 +113,12 @@ class Modified:
     def predict_pair(
         self, x: Tensor, t: Tensor, conditions: Conditions, other: Conditions, call: Call, *, tuned: bool = False
     ) -> tuple[Tensor, Tensor]:
+        if not self._wraps:
+            return self.model.predict_pair(x, t, conditions, other, call, tuned=tuned)
         return in_two_calls(cast(Denoiser, self), x, t, conditions, other, call)
+
+    def tune(self, plans: Sequence[StepPlan], rows: int, same_class: bool) -> dict[str, dict[str, float]]:
+        return {} if self._wraps else self.model.tune(plans, rows, same_class)
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor, *, call: Call | None = None, **more: Any) -> Tensor:
         """As the model's own call, for class labels."""
@@ -127,17 +137,19 @@ def _around(modifier: Modifier, run: Run, call: Call) -> Run:
 
 
 def without_units(units: Sequence[WorkUnit], left_out: Mapping[int, Sequence[str]]) -> list[WorkUnit]:
-    """The pieces without these units (layer -> names); a layer whose every unit is left out keeps none of its pieces.
+    """The pieces without these units (layer -> names); a layer whose 'block' is left out keeps none of its pieces.
 
-    For the ``work`` of modifiers that do not compute some units. Raises ConfigError where a piece of a block does not
-    say which unit it is.
+    For the ``work`` of modifiers that do not compute some units. Raises ConfigError where no piece says that it belongs
+    to such a layer: what is left out is then in a count that cannot be divided.
     """
+    if lost := left_out.keys() - {layer for piece in units if piece.unit for layer in piece.layers}:
+        raise ConfigError(f"no piece of work is told by unit and layer in layer {min(lost)}: it cannot be left out")
     kept = []
     for piece in units:
         if not piece.unit:
             kept.append(piece)
             continue
-        layers = tuple(layer for layer in piece.layers if piece.unit not in left_out.get(layer, ()))
+        layers = tuple(layer for layer in piece.layers if not {piece.unit, "block"} & {*left_out.get(layer, ())})
         if layers:
             kept.append(fewer(piece, layers))
     return kept

@@ -6,12 +6,14 @@ Nothing is lost: a record that is of today's form already comes out as it went i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
-from ditbench.methods.glossary import ADAPTATIONS, LAYOUTS, notes, plain
+from ditbench.methods.adaptation import FULL
+from ditbench.methods.glossary import LAYOUTS, notes, plain
+from ditbench.methods.lora.config import AdapterConfig
 
 _SHARES = {"heads": "attention heads", "groups": "MLP channel groups", "tokens": "tokens"}
-_KINDS = {"full": "full", "lora": "LoRA", "td-lora": "TD-LoRA"}
 _ADAPTER = ("adapter", "recipe")
 
 
@@ -87,28 +89,17 @@ def _latency(spec: Mapping[str, Any], detail: dict[str, Any]) -> dict[str, Any]:
 def _training(spec: Mapping[str, Any], detail: dict[str, Any]) -> dict[str, Any]:
     """A bare word for the way of training, with the adapter beside it, becomes all that is shown and compared."""
     if isinstance(detail.get("adaptation"), str):
-        kind, recipe = _KINDS[detail["adaptation"]], detail.get("recipe") or {}
-        detail["adaptation"] = adaptation(kind, spec.get("config") or {}, recipe, detail.pop("adapter", None))
+        adapter, recipe = detail.pop("adapter", None), detail.get("recipe") or {}
+        detail["adaptation"] = adaptation(spec.get("config") or {}, recipe, adapter)
     return detail
 
 
 def adaptation(
-    kind: str, config: Mapping[str, Any], recipe: Mapping[str, Any], adapter: Mapping[str, Any] | None
+    config: Mapping[str, Any], recipe: Mapping[str, Any], adapter: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """How a cell's weights were trained.
-
-    kind     'full', 'LoRA', 'TD-LoRA'; size: what stands behind it
-    refines  the kind that it is set beside where both train as many parameters
-    family   equal for ways of training that can be compared; course: how long, equal for those set side by side
-    """
-    size = "" if adapter is None else f"r={adapter['rank']}"
-    if kind == "TD-LoRA" and adapter is not None:
-        size += f" ×{adapter['experts']}"
+    """How a cell's weights were trained: what ``training.run.adaptation_of`` says of the same recipe today."""
     return {
-        "kind": kind,
-        "size": size,
-        "refines": "LoRA" if kind == "TD-LoRA" else None,
-        "about": ADAPTATIONS[kind],
+        **asdict(FULL if adapter is None else AdapterConfig.parse(adapter).adaptation),
         "family": {
             "config": {name: value for name, value in config.items() if name not in _ADAPTER},
             "base": recipe.get("base"),

@@ -103,5 +103,6 @@ class StepPlan:
 
 
 def _merged(choices: Iterable[Choice], new: tuple[Choice, ...]) -> tuple[Choice, ...]:
-    kinds = {type(choice) for choice in new}
-    return (*(choice for choice in choices if type(choice) not in kinds), *new)
+    """In their old places, so that a choice that was there already makes no other plan."""
+    by_kind = {type(choice): choice for choice in (*choices, *new)}
+    return tuple(by_kind.values())

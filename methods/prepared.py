@@ -53,14 +53,14 @@ class PreparedWeights:
 
 
 class KeepsPrepared(nn.Module):
-    """A model with ``config.prepared_mib`` MiB for what it prepares; moving or training it drops that."""
+    """A model with ``prepared_mib`` MiB for what it prepares; moving or training it drops that."""
 
-    config: Any
+    prepared_mib: int = 4096
 
     @property
     def prepared(self) -> PreparedWeights:
         if "_prepared" not in self.__dict__:
-            self.__dict__["_prepared"] = PreparedWeights(self.config.prepared_mib * 2**20)
+            self.__dict__["_prepared"] = PreparedWeights(self.prepared_mib * 2**20)
         return cast(PreparedWeights, self.__dict__["_prepared"])
 
     @property

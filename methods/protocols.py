@@ -242,8 +242,9 @@ class StaticWork:
 
     def work(self, plan: StepPlan, rows: int = 1, decided: tuple[int, ...] | None = None) -> list[WorkUnit]:
         """The whole call as one piece."""
-        whole = WholeCall(cast(Denoiser, self), plan)
-        return [WorkUnit("whole call", 1, whole, lambda: example(cast(Denoiser, self), plan, rows))]
+        whole, chosen = WholeCall(cast(Denoiser, self), plan), plan.work_key.choices
+        key = f"whole call {chosen}" if chosen else "whole call"
+        return [WorkUnit(key, 1, whole, lambda: example(cast(Denoiser, self), plan, rows))]
 
 
 class WholeCall(torch.nn.Module):
@@ -252,6 +253,11 @@ class WholeCall(torch.nn.Module):
     def __init__(self, model: Denoiser, plan: StepPlan) -> None:
         super().__init__()
         self.model, self.plan = model, plan
+
+    def prepare(self) -> None:
+        """Make ahead what calls reuse, in eval mode."""
+        self.eval()
+        self.model.prepare(self.plan)
 
     def forward(self, x: Tensor, t: Tensor, *tensors: Tensor) -> Tensor:
         kind = zeros(self.model.facts, len(x), x.device)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ditbench import methods
+from ditbench.methods.entries import MethodEntry
 from ditbench.methods.errors import ConfigError
 from ditbench.methods.registry import methods as registered
 from ditbench.methods.weights import mismatch
@@ -18,7 +19,8 @@ Shapes = Mapping[str, Any]
 
 
 def described(shapes: Shapes) -> str:
-    """One clause, as in 'it holds 156 tensors of width 768, depth 12, and would fit dit-b-2 or sit-b-2'."""
+    """One clause on what a DiT was offered, as in 'it holds 156 tensors of width 768, depth 12, and would fit dit-b-2
+    or sit-b-2'."""
     found = shape_of(shapes)
     if not found:
         if any(name.startswith(("transformer_blocks.", "transformer.")) for name in shapes):
@@ -40,7 +42,11 @@ def fits(shapes: Shapes) -> list[tuple[str, dict[str, Any]]]:
     preset are found.
     """
     found = shape_of(shapes)
-    return [(name, config) for name in registered().names() if (config := _config_of(name, found, shapes)) is not None]
+    return [
+        (entry.name, config)
+        for entry in registered()  # plugins are not imported: nothing is known of their shapes
+        if (config := _config_of(entry, found, shapes)) is not None
+    ]
 
 
 def shape_of(shapes: Shapes) -> dict[str, int]:
@@ -63,9 +69,9 @@ def shape_of(shapes: Shapes) -> dict[str, int]:
     }
 
 
-def _config_of(name: str, found: Mapping[str, int], shapes: Shapes) -> dict[str, Any] | None:
+def _config_of(entry: MethodEntry, found: Mapping[str, int], shapes: Shapes) -> dict[str, Any] | None:
     """What must be set over the preset for the state to load; None if nothing makes it."""
-    preset = registered()[name].preset
+    preset = entry.preset
     if not found or any(preset.get(key) != found[key] for key in ("hidden_size", "depth")):
         return None
     defaults = {"in_channels": 4, "input_size": 32, "num_classes": 1000, **preset}
@@ -74,7 +80,7 @@ def _config_of(name: str, found: Mapping[str, int], shapes: Shapes) -> dict[str,
         return None
     try:
         with torch.device("meta"):
-            model = methods.build(name, **config)
+            model = methods.build(entry.name, **config)
         return config if mismatch(model, shapes) is None else None
     except (ConfigError, TypeError, AttributeError):
         return None

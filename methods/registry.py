@@ -13,7 +13,17 @@ from typing import Any
 from ditbench.methods.entries import Entry, MethodEntry, Registry, SamplerEntry, UnknownNameError
 from ditbench.methods.facts import Facts
 
-__all__ = ["UnknownNameError", "code_of", "datasets", "facts_of", "methods", "modifiers", "names", "samplers"]
+__all__ = [
+    "UnknownNameError",
+    "code_of",
+    "conditions",
+    "datasets",
+    "facts_of",
+    "methods",
+    "modifiers",
+    "names",
+    "samplers",
+]
 
 # hidden size, depth, heads: Table 1 of the DiT paper (arXiv 2212.09748)
 _DIT_SIZES = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "xl": (1152, 28, 16)}
@@ -36,7 +46,7 @@ def methods() -> Registry[MethodEntry]:
 class _Family:
     """A kind of model on either backbone. ``prefix`` stands before the backbone's name: Dy + DiT, Dy + SiT.
 
-    facts   'module:attribute' under ditbench.methods, as ``target`` and ``converter``
+    facts   'module:attribute' under ditbench.methods, as ``target``, ``converter`` and ``objective``
     digits  what the small preset's line says of it and of its weights
     """
 
@@ -46,12 +56,15 @@ class _Family:
     converter: str = ""
     what: str = ""
     digits: str = ""
+    objective: str = "training.objectives:PLAIN"
+    adapts: tuple[str, ...] = ("adapter",)
 
     def entry(self, summary: str, **preset: Any) -> MethodEntry:
-        target, facts, converter = (
-            f"ditbench.methods.{place}" if place else "" for place in (self.target, self.facts, self.converter)
+        places = (self.target, self.facts, self.converter, self.objective)
+        target, facts, converter, objective = (f"ditbench.methods.{place}" if place else "" for place in places)
+        return MethodEntry(
+            target, summary, preset, facts=facts, converter=converter, objective=objective, adapts=self.adapts
         )
-        return MethodEntry(target, summary, preset, facts=facts, converter=converter)
 
 
 _FAMILIES = (
@@ -68,6 +81,7 @@ _FAMILIES = (
         "dydit.convert:dydit_from",
         " with dynamic width (TDW) and tokens (SDT); activity=0.5 costs it without weights",
         "{} for 8x8 digits; weights zoo:{}-digits-0.5 and others",
+        "dydit.training:OBJECTIVE",
     ),
     _Family(
         "Flexi",
@@ -76,6 +90,8 @@ _FAMILIES = (
         "flexidit.convert:flexidit_from",
         " that runs at several patch sizes; schedule=0.64 mixes them over the steps",
         "{} for 8x8 digits, patch sizes 2 and 4; weights zoo:{}-digits",
+        "flexidit.training:OBJECTIVE",
+        ("adapter", "recipe"),
     ),
 )
 
@@ -135,6 +151,14 @@ def modifiers() -> Registry[Entry]:
 
 
 @cache
+def conditions() -> Registry[Entry]:
+    """Sources of what samples are told, then entry points of other distributions."""
+    registry = Registry("conditions", Entry)
+    registry.add("labels", Entry("ditbench.methods.conditions:Labels", "class labels, evenly drawn; only: of these"))
+    return registry
+
+
+@cache
 def datasets() -> Registry[Entry]:
     """Data sets that ship with ditbench or that it makes, then entry points of other distributions."""
     registry = Registry("datasets", Entry)
@@ -153,12 +177,12 @@ def facts_of(method: str, config: Mapping[str, Any]) -> Facts:
     return methods()[method].facts_of(config)
 
 
-def code_of(method: str, sampler: str, around: Sequence[str] = ()) -> str:
-    """Which code makes the samples of a method, a sampler and modifiers: part of identities.
+def code_of(method: str, sampler: str, around: Sequence[str] = (), told: str = "labels") -> str:
+    """Which code makes the samples of a method, a sampler, modifiers and a source of conditions: part of identities.
 
     Raises UnknownNameError, PluginError.
     """
-    entries = (methods()[method], samplers()[sampler], *(modifiers()[name] for name in around))
+    entries = (methods()[method], samplers()[sampler], conditions()[told], *(modifiers()[name] for name in around))
     parts = [part for entry in entries for part in entry.code.split("; ")]
     return "; ".join(dict.fromkeys(parts))
 

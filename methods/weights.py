@@ -170,17 +170,17 @@ def compare(wanted: Mapping[str, Any], state: Mapping[str, Any]) -> str | None:
 
 def checkpoint_mismatch(model: nn.Module, path: str | PathLike[str]) -> str | None:
     """One line that says why a checkpoint file, of all weights or of adapters, does not fit ``model``, which may be on
-    ``meta``, and what it would fit; None if it fits. Of adapters the base is looked up and checked too. Reads names and
-    shapes only. Raises CheckpointError for a file that cannot be read."""
+    ``meta``, and what it would fit as far as that can be told; None if it fits. Of adapters the base is looked up and
+    checked too. Reads names and shapes only. Raises CheckpointError for a file that cannot be read."""
     from ditbench.methods.lora.files import adapter_mismatch, read_origin
-    from ditbench.methods.recognise import described
+    from ditbench.methods.recognise import described, shape_of
 
     state = read_shapes(path)
     if (origin := read_origin(path)) is not None:
         return adapter_mismatch(model, Path(path), origin, state)
     if (problem := mismatch(model, state)) is None:
         return None
-    return f"{problem}; {described(state)}"
+    return f"{problem}; {described(state)}" if shape_of(model.state_dict()) or shape_of(state) else problem
 
 
 def load_into(

@@ -18,6 +18,7 @@ from ditbench.report.tables.decode import decode_table
 from ditbench.report.tables.delivered import delivered_table, lost_time_table
 from ditbench.report.tables.energy import energy_table
 from ditbench.report.tables.failures import failures_table
+from ditbench.report.tables.more import more_figures_table
 from ditbench.report.tables.operators import operators_table
 from ditbench.report.tables.published import published_summary, published_tables
 from ditbench.report.tables.quality import accuracy_table, more_quality_table, paired_table
@@ -101,6 +102,7 @@ def compose(view: RunView, pictures: Mapping[str, Picture], grids: Sequence[Samp
                 paired_table(view),
             ],
         ),
+        ("More figures", [more_figures_table(view)]),
         (
             "Published beside measured",
             [Paragraph(text) if (text := published_summary(view)) else None, *published_tables(view)],

@@ -28,8 +28,8 @@ from ditbench import methods
 from ditbench.harness.errors import InputError
 from ditbench.harness.measure.conditions import conditions_after, timing_conditions
 from ditbench.harness.measure.latency import WHOLE, interleave, warm_up
+from ditbench.harness.measure.options import LatencyOptions
 from ditbench.harness.stats.intervals import Estimate, TimingSummary, paired_ratio_interval
-from ditbench.harness.suite.schema import LatencyOptions
 from ditbench.methods.backbones.dit import DiT
 from ditbench.methods.errors import ConfigError
 from ditbench.methods.registry import UnknownNameError

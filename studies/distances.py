@@ -150,7 +150,7 @@ def _digits() -> tuple[laws.Floats, NDArray[np.int64]]:
     from sklearn.datasets import load_digits
 
     from ditbench.harness.quality.extractors.digits import DigitExtractor
-    from ditbench.harness.quality.images.quantise import quantise
+    from ditbench.harness.sample.quantise import quantise
 
     data = load_digits()
     images = quantise(data.images[:, None] / 8.0 - 1.0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ditbench.harness.measure.options import LatencyOptions
 from ditbench.harness.store.records import CellSpec
-from ditbench.harness.suite.schema import LatencyOptions
 
 QUICK = LatencyOptions(batch=2, budget_s=0.1, warmup_s=0.0)
 

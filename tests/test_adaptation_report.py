@@ -60,7 +60,6 @@ class Trained:
         )
 
     def records(self, baseline: str) -> list[Record]:
-        kind = "full" if self.adapter is None else "TD-LoRA" if self.adapter["experts"] > 1 else "LoRA"
         recipe = {
             "recipe": self.cell,
             "description": f"seed {self.seed}",
@@ -72,7 +71,7 @@ class Trained:
             "batch": 128,
             **self.recipe,
         }
-        way = older_records.adaptation(kind, self.spec.config, recipe, self.adapter)
+        way = older_records.adaptation(self.spec.config, recipe, self.adapter)
         detail = {"recipe": recipe, "adaptation": way, "full": {"trainable": FULL}}
         memory = self.trainable * 4 / 2**20
         values = {

@@ -14,10 +14,9 @@ from safetensors.torch import save_file
 from test_flexidit import enlivened
 
 from ditbench import methods
-from ditbench.methods.conversion import static_shape
 from ditbench.methods.errors import CheckpointError
-from ditbench.methods.lora.accounting import accounting
 from ditbench.methods.lora.files import Origin, added
+from ditbench.methods.training.accounting import accounting
 from ditbench.methods.training.recipe import Recipe
 from ditbench.methods.training.run import run_recipe
 from ditbench.methods.weights import checkpoint_mismatch, read_state, save_state, sha256_file
@@ -63,7 +62,7 @@ def trained(kind: str, base: Path, rank: bool = True):
 
 def saved(kind: str, base: Path, model, name: str = "base.safetensors", rank: bool = True, half: bool = False) -> Path:
     path = base.parent / "adapters.safetensors"
-    origin = Origin.of(model, f"{kind}-testing", name, base, rank)
+    origin = Origin.of(model, f"{kind}-testing", name, base, {"rank": rank} if kind == "dydit" else {})
     state = added(model, model.state_dict())
     save_state(path, {k: v.half() if half else v for k, v in state.items()}, {"recipe": {}, **origin.metadata()})
     return path
@@ -127,7 +126,7 @@ def test_the_base_is_found_beside_the_file_given_or_in_the_zoo(base, tmp_path, m
     methods.load_weights(build("dit"), path, moved)
     digits = methods.build("dit-digits", adapter=ADAPTER)
     for name, words in (("zoo:dit-digits", None), ("zoo:dit-digit", "not in the zoo")):
-        origin = Origin.of(digits, "dit-digits", name, checkpoint("dit-digits"), False)
+        origin = Origin.of(digits, "dit-digits", name, checkpoint("dit-digits"), {})
         save_state(path, added(digits, digits.state_dict()), origin.metadata())
         if words is None:
             loaded = methods.load_weights(methods.build("dit-digits", adapter=ADAPTER), path)
@@ -174,7 +173,9 @@ def test_tensors_too_many_and_too_few_are_told(base):
 
 
 @pytest.mark.parametrize("text", ["no json", "[]", '{"base": "x"}', json.dumps({"base": 1, "base_sha256": 2,
-                                  "method": 3, "rank_parts": 4, "scale": 5})])  # fmt: skip
+                                  "method": 3, "options": {}, "scale": 5}),
+                                  json.dumps({"base": "x", "base_sha256": "y", "method": "z", "options": [],
+                                  "scale": 1.0})])  # fmt: skip
 def test_a_broken_origin_is_one_line(text, base):
     path = saved("dit", base, trained("dit", base))
     save_file(read_state(path), path, {"adapter": text})
@@ -246,7 +247,7 @@ def test_training_on_a_base_writes_what_it_trained_and_nothing_else(kind, base, 
     assert done.sha256 == model.weights_sha256
     ups = [value for name, value in read_state(done.path).items() if name.endswith(".up")]
     assert all(value.abs().max() > 0 for value in ups), "every update took part"
-    static = methods.load_weights(methods.build("dit", **static_shape(model.config)), base)
+    static = methods.load_weights(model.static_base(), base)
     if kind == "dydit":
         assert torch.equal(model.pos_embed, static.pos_embed)
         ranked = methods.convert(static, "dydit-testing")
@@ -263,7 +264,7 @@ def test_training_without_a_base_writes_all(tmp_path):
 
 def test_near_ties_of_magnitude_are_ordered_by_all_of_their_digits():
     """Machines sum in other orders; in float32 two near channels could swap, and adapters would sit on wrong ones."""
-    from ditbench.methods.dydit.convert import rank_by_magnitude
+    from ditbench.methods.dydit.ranking import rank_by_magnitude
 
     model = methods.build("dit-testing")
     with torch.no_grad():

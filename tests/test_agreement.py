@@ -14,21 +14,20 @@ from test_flexidit_schedule import cell, closed_formula, counts
 
 from ditbench import methods
 from ditbench.cli import main
+from ditbench.harness.assets.locations import weights_path
 from ditbench.harness.errors import InputError
 from ditbench.harness.measure import latency
 from ditbench.harness.measure.agreement import measure_agreement
 from ditbench.harness.measure.count_cell import measure_flops
 from ditbench.harness.measure.flops import WorkCounter
-from ditbench.harness.run.cells import LazyCell
-from ditbench.harness.run.job import Job
-from ditbench.harness.run.measures import MEASURES
+from ditbench.harness.measure.options import AgreementOptions
+from ditbench.harness.measurements.bench import Bench, Job, Task, Turn
+from ditbench.harness.measurements.registry import measurements
 from ditbench.harness.run.runner import check_inputs, todo
 from ditbench.harness.sample.generate import BoundCell, bind, bind_sampler, checkpoint_problem
 from ditbench.harness.store.store import RunStore
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import make_plan
-from ditbench.harness.suite.schema import AgreementOptions
-from ditbench.harness.suite.weights import weights_path
 from ditbench.methods.weights import save_state
 from ditbench.methods.work import WorkLedger
 
@@ -104,10 +103,12 @@ def test_sizes_are_compared_along_the_cell_s_own_loop_for_its_classes_without_gu
 def test_a_run_can_ask_for_it(tmp_path):
     path = tmp_path / "w.safetensors"
     save_state(path, enlivened(methods.build("flexidit-testing")).state_dict(), {})
-    job = Job(cell(0.6), path, None, None, (), (tmp_path,), None, tmp_path, tmp_path, tmp_path / "log")
-    values, detail, protocol = MEASURES["agreement"]({"samples": 20}, LazyCell(job), job, lambda *_: None)
-    assert values["difference"].value > 0.01 and set(detail["variants"]) == {"patch size 4"} and protocol is None
-    assert json.loads(json.dumps(detail)) == detail
+    task = Task("agreement", {"samples": 20}, "0" * 64, False, measurements()["agreement"].run)
+    job = Job(cell(0.6), path, None, None, (task,), tmp_path, tmp_path / "log")
+    found = task.run(Turn(task, Bench(job), lambda *_: None))
+    assert found.values["difference"].value > 0.01 and found.protocol is None
+    assert set(found.detail["variants"]) == {"patch size 4"}
+    assert json.loads(json.dumps(found.detail)) == found.detail
 
 
 def test_the_shipped_model_s_weak_prediction_departs_near_the_image_so_that_it_goes_first():
@@ -126,14 +127,11 @@ def test_the_shipped_model_s_weak_prediction_departs_near_the_image_so_that_it_g
 
 
 def test_only_models_of_many_sizes_with_weights_are_compared(tmp_path):
+    misfits = [measurements()["agreement"].misfit]
     for single in ({"method": "dit-testing"}, {"config": {"patch_sizes": [2]}}):
-        found = checkpoint_problem(cell(measure=("agreement",), **single), None)
-        assert (
-            found is not None
-            and found.field == "measure"
-            and "agreement compares a method's ways of computing a step" in found.message
-        )
-    assert checkpoint_problem(cell(measure=("agreement",)), None) is None
+        found = checkpoint_problem(cell(measure=("agreement",), **single), None, misfits)
+        assert found is not None and found.field == "measure" and "agreement compares a method's ways" in found.message
+    assert checkpoint_problem(cell(measure=("agreement",)), None, misfits) is None
     text = "suite: s\ncells:\n  - {name: a, method: flexidit-testing, measure: [flops, agreement]}\n"
     (tmp_path / "s.yaml").write_text(text)
     with pytest.raises(InputError, match="random weights means nothing") as caught:

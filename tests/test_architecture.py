@@ -58,6 +58,16 @@ def test_imports_run_from_report_to_harness_to_methods(folder):
     assert not {file: names for file, names in wrong.items() if names}
 
 
+def test_training_adapters_conversion_and_weights_know_no_method():
+    """So that those of other distributions are served as ours; only the registry names methods."""
+    methods_own = {f"ditbench.methods.{name}" for name in ("backbones", "dydit", "flexidit")}
+    apart = tuple(f"methods/{name}" for name in ("backbones/", "dydit/", "flexidit/", "registry.py"))
+    shared = {file: names for file, names in imports_of("methods").items() if not file.startswith(apart)}
+    assert len(shared) > 30 and among(imports_of("methods")["methods/registry.py"], {"ditbench.methods.entries"})
+    wrong = {file: among(names, methods_own) for file, names in shared.items()}
+    assert not {file: names for file, names in wrong.items() if names}
+
+
 @pytest.mark.parametrize("folder", [*sorted(PARTS), "ditbench/cli", "ditbench", "studies", "tests"])
 def test_parts_of_the_package_are_imported_by_their_full_names(folder):
     wrong = {file: sorted({name.split(".")[0] for name in names} & PARTS) for file, names in imports_of(folder).items()}
@@ -112,3 +122,119 @@ def test_models_of_a_flow_are_their_siblings_own_classes_and_nothing_is_written_
     }
     assert classes >= {"dit", "dydit", "flexidit"}
     assert not classes & {"sit", "dysit", "flexisit"}
+
+
+# Words of single methods: their names, config keys, and fields of their plans. ``_`` parts words as a space does.
+OF_METHODS = re.compile(
+    r"(?<![a-z])(?:"
+    r"dydit|dysit|dyflux|flexi|flexidit|flexisit|(?:td.)?lora|sdt|tdw|"
+    r"activity|activities|schedules?|adapters?|experts?|layouts?|patch|patches|"
+    r"(?<=[.\"'])(?:heads|groups)(?=[\"']|\b)"
+    r")(?![a-z])",
+    re.IGNORECASE,
+)
+# What else such words mean: matplotlib's layout and patches, the noise schedule of a diffusion process; and places
+# that hold published figures, or networks with patches of their own.
+OTHERWISE = re.compile(r"layout=\"constrained\"|set_layout_engine|matplotlib\.patches|\bPatch\b|noise schedules?")
+EXEMPT = ("harness/published/", "harness/quality/extractors/")
+
+
+@pytest.mark.parametrize("package", ["report"])
+def test_no_method_is_named_outside_methods(package):
+    found = [
+        f"{name}:{number}: {line.strip()}"
+        for file in sorted((ROOT / package).rglob("*"))
+        if file.suffix in (".py", ".typ", ".yaml") and not (name := str(file.relative_to(ROOT))).startswith(EXEMPT)
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if OF_METHODS.search(OTHERWISE.sub("", line))
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "line", ["spec.config['activity']", "plan.heads", "schedule_of(row)", '"TD-LoRA r=2"', "patch 4"]
+)
+def test_words_of_methods_are_found_in_code_and_sentences(line):
+    assert OF_METHODS.search(OTHERWISE.sub("", line))
+
+
+@pytest.mark.parametrize("line", ['plt.figure(layout="constrained")', "groups_of(view)", "a noise schedule", "th.head"])
+def test_words_that_mean_something_else_are_not(line):
+    assert not OF_METHODS.search(OTHERWISE.sub("", line))
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name -> file of every module of the package."""
+    roots = [(ROOT / part, f"ditbench.{part}") for part in sorted(PARTS)] + [(ROOT / "ditbench/cli", "ditbench.cli")]
+    found = {}
+    for root, name in roots:
+        for file in root.rglob("*.py"):
+            dotted = ".".join([name, *file.relative_to(root).with_suffix("").parts])
+            found[dotted.removesuffix(".__init__")] = file
+    return found
+
+
+def statements_of(node: ast.AST):
+    """All import statements, those inside functions too; not those that only a type checker runs."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test).endswith("TYPE_CHECKING"):
+            yield from statements_of(ast.Module(child.orelse, []))
+        elif isinstance(child, ast.Import | ast.ImportFrom):
+            yield child
+        else:
+            yield from statements_of(child)
+
+
+def imports_between(known: dict[str, Path]) -> dict[str, set[str]]:
+    """Module -> modules of the package that it imports somewhere."""
+    edges = {}
+    for name, file in known.items():
+        named = set()
+        for statement in statements_of(ast.parse(file.read_text())):
+            if isinstance(statement, ast.Import):
+                named |= {alias.name for alias in statement.names}
+            else:
+                full = {f"{statement.module}.{alias.name}" for alias in statement.names}
+                named |= (full & known.keys()) | ({str(statement.module)} if full - known.keys() else set())
+        edges[name] = (named & known.keys()) - {name}
+    return edges
+
+
+def circles(edges: dict[str, set[str]]) -> list[set[str]]:
+    """Strongly connected components of more than one node."""
+
+    def reachable(start: str) -> set[str]:
+        seen, front = set(), [start]
+        while front:
+            for each in edges.get(front.pop(), ()):
+                if each not in seen:
+                    seen.add(each)
+                    front.append(each)
+        return seen
+
+    beyond = {name: reachable(name) for name in edges}
+    found = {frozenset(other for other in beyond[name] if name in beyond.get(other, ())) for name in edges}
+    return [set(each) for each in found if len(each) > 1]
+
+
+@pytest.mark.parametrize("part", ["harness", "cli", "report"])
+def test_no_import_runs_in_a_circle_not_even_inside_functions(part):
+    known = modules()
+    assert not [each for each in circles(imports_between(known)) if any(f"ditbench.{part}" in name for name in each)]
+
+
+def test_the_rooms_of_the_harness_import_each_other_in_one_direction():
+    rooms: dict[str, set[str]] = {}
+    for name, imported in imports_between(modules()).items():
+        for other in imported:
+            if all(each.startswith("ditbench.harness.") for each in (name, other)):
+                here, there = (".".join(each.split(".")[:3]) for each in (name, other))
+                rooms.setdefault(here, set()).update({there} - {here})
+    assert not circles(rooms) and len(rooms) > 10
+
+
+def test_a_circle_is_seen_wherever_its_imports_stand():
+    circle = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}
+    assert circles(circle) == [{"a", "b", "c"}] and circles({**circle, "c": set()}) == []
+    late = "def f():\n    import b\nif TYPE_CHECKING:\n    import c\nelse:\n    from d import e\n"
+    assert [ast.unparse(each) for each in statements_of(ast.parse(late))] == ["import b", "from d import e"]

@@ -8,11 +8,11 @@ import pytest
 import torch
 from decoder_files import BIAS, copied, latent_record, rewritten, with_value
 
-from ditbench.harness.measure.decode import count_decoder, measure_decode
-from ditbench.harness.sample.decode import bind_decoder
-from ditbench.harness.sample.making import NotFiniteError
+from ditbench.harness.measure.decode_time import count_decoder, measure_decode
+from ditbench.harness.measure.options import DecodeOptions
+from ditbench.harness.sample.picture_decoder import bind_decoder
+from ditbench.harness.sample.shards import NotFiniteError
 from ditbench.harness.store.records import CellSpec, DecoderSpec, Quantity
-from ditbench.harness.suite.schema import DecodeOptions
 from ditbench.methods.latent.autoencoder import load_decoder, make_autoencoder_files
 from ditbench.report.row import Row
 from ditbench.report.run_view import RunView

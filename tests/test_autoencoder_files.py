@@ -13,17 +13,16 @@ from ditbench.cli.scoring import export_samples
 from ditbench.harness.quality import evaluate
 from ditbench.harness.quality.evaluate import SeedBlock, score
 from ditbench.harness.quality.images.decoded import DecodedImages
-from ditbench.harness.quality.images.quantise import quantise
 from ditbench.harness.quality.images.source import ArrayImages
+from ditbench.harness.quality.options import QualityOptions
 from ditbench.harness.quality.paired import pair
 from ditbench.harness.quality.reference import _of_images
-from ditbench.harness.sample.decode import bind_decoder, decode_shards, decoded_folder
-from ditbench.harness.sample.making import NotFiniteError
-from ditbench.harness.sample.shards import Shard, write_shard
+from ditbench.harness.sample.picture_decoder import bind_decoder, decode_shards
+from ditbench.harness.sample.quantise import quantise
+from ditbench.harness.sample.shards import NotFiniteError, Shard, decoded_folder, write_shard
+from ditbench.harness.store.identity import samples_identity
 from ditbench.harness.store.records import DecoderSpec
 from ditbench.harness.store.store import RunStore
-from ditbench.harness.suite.identity import samples_identity
-from ditbench.harness.suite.schema import QualityOptions
 from ditbench.methods.latent.autoencoder import make_autoencoder_files
 
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from decoder_files import BIAS, copied, fault, latents, rewritten, with_value
 
-from ditbench.harness.sample.decode import PictureDecoder, bind_decoder, windows
+from ditbench.harness.assets.locations import sha256_of
+from ditbench.harness.sample.picture_decoder import PictureDecoder, bind_decoder, windows
 from ditbench.harness.store.records import DecoderSpec
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import make_plan
-from ditbench.harness.suite.weights import sha256_of
 from ditbench.methods.errors import CheckpointError
 from ditbench.methods.latent.autoencoder import LatentDecoder, make_autoencoder_files
 

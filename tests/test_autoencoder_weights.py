@@ -11,7 +11,7 @@ import torch
 from decoder_files import BIAS, WEIGHTS, copied, latents, rewritten, with_value
 from safetensors.torch import load_file
 
-from ditbench.harness.sample.decode import bind_decoder
+from ditbench.harness.sample.picture_decoder import bind_decoder
 from ditbench.harness.store.records import DecoderSpec
 from ditbench.methods.errors import CheckpointError, ConfigError
 from ditbench.methods.latent import autoencoder

@@ -10,10 +10,10 @@ from torch import Tensor
 from ditbench.harness.measure.compare_times import measure_latency
 from ditbench.harness.measure.latency import step_call
 from ditbench.harness.measure.memory import measure_memory
+from ditbench.harness.measure.options import MemoryOptions
 from ditbench.harness.sample.execution import Execution
 from ditbench.harness.sample.generate import BoundCell, bind, checkpoint_problem
 from ditbench.harness.sample.graphs import CaptureError, Graphs, Recorded, tensors_read
-from ditbench.harness.suite.schema import MemoryOptions
 
 
 class FakeRecorder:

@@ -11,17 +11,17 @@ import torch
 from dydit_models import both_backbones, told
 from torch import Tensor
 
-import ditbench.methods.training.run as run_module
+import ditbench.methods.dydit.training as objective_module
 from ditbench import methods
 from ditbench.methods.diffusion.process import stratified_timesteps
 from ditbench.methods.dydit.activity import BlockCost
 from ditbench.methods.dydit.block import Masks
 from ditbench.methods.dydit.loss import active_share, flops_loss, target_at
 from ditbench.methods.dydit.routers import TokenRouter, WidthRouter, hard_sigmoid_sample
+from ditbench.methods.dydit.training import dynamic_denoising
 from ditbench.methods.errors import CheckpointError, ConfigError
 from ditbench.methods.training.data.digits import digits
 from ditbench.methods.training.loop import step_generator
-from ditbench.methods.training.objectives import dynamic_denoising
 from ditbench.methods.training.recipe import Recipe
 from ditbench.methods.training.run import run_recipe
 from ditbench.methods.weights import randomise, read_state, save_state
@@ -384,12 +384,12 @@ def test_a_dynamic_run_stopped_and_resumed_ends_in_the_same_weights(tmp_path, mo
 
         return objective
 
-    monkeypatch.setattr(run_module, "dynamic_denoising", stopping_at(8))
+    monkeypatch.setattr(objective_module, "dynamic_denoising", stopping_at(8))
     with pytest.raises(KeyboardInterrupt):
         run_recipe(chosen, tmp_path / "cut", base, progress=False)
     torch.manual_seed(1234)  # what else happened in between must not matter
     steps.clear()
-    monkeypatch.setattr(run_module, "dynamic_denoising", stopping_at(-1))
+    monkeypatch.setattr(objective_module, "dynamic_denoising", stopping_at(-1))
     resumed = run_recipe(chosen, tmp_path / "cut", base, progress=False)
     assert steps == list(range(5, 12)), "went on from the last checkpoint"
     assert resumed.sha256 == whole.sha256

@@ -15,11 +15,11 @@ from ditbench.harness.measure.count_cell import measure_flops
 from ditbench.harness.measure.flops import FlopsResult, WorkCounter, count_steps
 from ditbench.harness.measure.kernels import measure_kernels
 from ditbench.harness.measure.memory import measure_memory
+from ditbench.harness.measure.options import FlopsOptions, KernelsOptions, MemoryOptions
 from ditbench.harness.sample.generate import bind
 from ditbench.harness.store.records import CellSpec
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import make_plan
-from ditbench.harness.suite.schema import FlopsOptions, KernelsOptions, MemoryOptions
 from ditbench.methods.diffusion.guidance import GuidanceRule
 from ditbench.methods.weights import randomise, save_state
 from ditbench.methods.work import WorkLedger

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ditbench.harness.measure.energy import PackageCounter, measure_energy
 from ditbench.harness.measure.nvml import NotAvailableError
+from ditbench.harness.measure.options import EnergyOptions
 from ditbench.harness.sample.generate import bind
 from ditbench.harness.store.records import Provenance, Quantity, Record
-from ditbench.harness.suite.schema import EnergyOptions
 from ditbench.report.row import Row
 from ditbench.report.run_view import RunView
 from ditbench.report.tables.energy import energy_table

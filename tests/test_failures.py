@@ -18,12 +18,12 @@ from safetensors.torch import save_file
 
 from ditbench import methods
 from ditbench.harness.errors import InputError, StoreError
-from ditbench.harness.run.launch import make_in_ranks
 from ditbench.harness.run.runner import check_inputs
-from ditbench.harness.sample.decode import bind_decoder
 from ditbench.harness.sample.generate import bind
+from ditbench.harness.sample.launch import make_in_ranks
 from ditbench.harness.sample.making import make_pieces
 from ditbench.harness.sample.order import Order, check_whole
+from ditbench.harness.sample.picture_decoder import bind_decoder
 from ditbench.harness.sample.shards import Shard, write_shard
 from ditbench.harness.store.failures import FailedError, failure_of
 from ditbench.harness.store.records import CellSpec, DecoderSpec
@@ -202,7 +202,7 @@ def test_a_bad_checkpoint_is_named_with_its_place_in_the_suite_before_anything_r
     (tmp_path / "suite.yaml").write_text(CHECKPOINTS.format(weights=name))
 
     def planned():
-        from ditbench.harness.suite.waiting import refuse_waiting
+        from ditbench.harness.suite.refusal import refuse_waiting
 
         plan = make_plan(load_suite(str(tmp_path / "suite.yaml")))
         refuse_waiting(plan)

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 from test_flexidit import enlivened
 from torch import Tensor
 
-import ditbench.methods.training.flexible as flexible_module
+import ditbench.methods.flexidit.training as flexible_module
 import ditbench.methods.training.loop as loop_module
 from ditbench import methods
 from ditbench.methods.errors import ConfigError
+from ditbench.methods.flexidit.training import flexible_denoising, matching_loss, squared_mmd
 from ditbench.methods.training.data.digits import digits
-from ditbench.methods.training.flexible import flexible_denoising, matching_loss, squared_mmd
 from ditbench.methods.training.loop import learning_rate, step_generator
 from ditbench.methods.training.recipe import MatchingRecipe, Recipe
 from ditbench.methods.training.run import run_recipe

@@ -14,28 +14,32 @@ import pytest
 import torch
 
 from ditbench import methods
-from ditbench.cli.plan import estimate, show_plan
+from ditbench.cli.plan import show_plan
 from ditbench.cli.plan_table import duration, size
+from ditbench.harness.assets.locations import weights_digest, weights_path
 from ditbench.harness.errors import InputError
-from ditbench.harness.measure import forecast
-from ditbench.harness.measure.forecast import Calibration, PerImage, Rate, clock_seconds, median_seconds
-from ditbench.harness.measure.workload import DIMS, picture_shape, wanted_options, workloads
+from ditbench.harness.forecast import calibration as forecast
+from ditbench.harness.forecast.calibration import Calibration, PerImage, Rate, median_seconds
+from ditbench.harness.forecast.forecast import estimate
+from ditbench.harness.forecast.workload import picture_shape, wanted_options, workloads
+from ditbench.harness.measurements.measurement import Pace
+from ditbench.harness.measurements.registry import measurements
 from ditbench.harness.quality.extractors.digits import DigitExtractor
 from ditbench.harness.quality.extractors.inception import _SPATIAL_CHANNELS
 from ditbench.harness.quality.features import FeatureCache, collect
 from ditbench.harness.quality.images.source import ShardImages
 from ditbench.harness.run.runner import run, todo
-from ditbench.harness.sample import decode
-from ditbench.harness.sample.decode import bind_decoder, decode_shards, decoded_folder
+from ditbench.harness.sample import picture_decoder
 from ditbench.harness.sample.generate import bind
 from ditbench.harness.sample.making import generate_shards
+from ditbench.harness.sample.picture_decoder import bind_decoder, decode_shards
+from ditbench.harness.sample.shards import decoded_folder
+from ditbench.harness.store.identity import samples_identity
 from ditbench.harness.store.records import DecoderSpec, Provenance, Quantity, Record
 from ditbench.harness.store.store import RunStore
-from ditbench.harness.suite.identity import samples_identity
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import Plan, make_plan
-from ditbench.harness.suite.waiting import glob_of, refuse_waiting
-from ditbench.harness.suite.weights import weights_digest, weights_path
+from ditbench.harness.suite.refusal import glob_of, refuse_waiting
 from ditbench.methods.latent.autoencoder import make_autoencoder_files
 from ditbench.methods.weights import save_state
 
@@ -158,11 +162,13 @@ def test_shards_are_whole_batches_and_images_that_cells_share_are_counted_once(t
 
 def test_time_of_a_clock_is_its_budget_or_longer_where_a_call_is() -> None:
     options = {"levels": ["step", "sample"], "warmup_s": 1.0, "budget_s": 10.0, "rounds": 3}
-    assert clock_seconds("latency", options, 0.0, 0.0, False, "cpu") == 2 * 11
-    assert clock_seconds("latency", options, 0.0, 0.0, True, "cpu") == 2 * 12
-    slow = clock_seconds("latency", options, 0.1, 20.0, True, "cpu")
+    latency = measurements()["latency"]
+    assert latency.seconds(options, Pace(0.0, 0.0, False, "cpu")) == 2 * 11
+    assert latency.seconds(options, Pace(0.0, 0.0, True, "cpu")) == 2 * 12
+    slow = latency.seconds(options, Pace(0.1, 20.0, True, "cpu"))
     assert slow == (2 * 1 + 10) + (2 * 3 * 20 + 3 * 4 * 20)
-    assert clock_seconds("energy", {"idle_s": 5.0, "window_s": 20.0}, 1.0, 30.0, False, "cuda") == 35
+    energy = measurements()["energy"]
+    assert energy.seconds({"idle_s": 5.0, "window_s": 20.0}, Pace(1.0, 30.0, False, "cuda")) == 35
 
 
 @pytest.mark.parametrize(
@@ -220,8 +226,9 @@ def test_disk_of_features_is_what_the_cache_takes(tmp_path: Path) -> None:
 
 
 def test_widths_of_features_are_those_of_the_extractors() -> None:
-    assert DIMS["digits"] == sum(DigitExtractor().dims.values())
-    assert DIMS["adm"] == 2048 + 1008 + 17 * 17 * _SPATIAL_CHANNELS
+    quality = measurements()["quality"]
+    assert quality.features({"protocol": "digits"}) == sum(DigitExtractor().dims.values())
+    assert quality.features({"protocol": "adm"}) == 2048 + 1008 + 17 * 17 * _SPATIAL_CHANNELS
 
 
 def test_a_full_disk_is_told_before_the_run(
@@ -229,7 +236,7 @@ def test_a_full_disk_is_told_before_the_run(
 ) -> None:
     (tmp_path / "s.yaml").write_text(QUALITY)
     for free, told in ((10**4, True), (10**9, False)):
-        monkeypatch.setattr("ditbench.cli.plan._free", lambda folder, free=free: free)
+        monkeypatch.setattr("ditbench.harness.forecast.forecast._free", lambda folder, free=free: free)
         show_plan(str(tmp_path / "s.yaml"), tmp_path / "run", None, None, None, False, timing=False)
         assert ("does not fit on the disk" in capsys.readouterr().out) == told
 
@@ -394,14 +401,14 @@ def test_planning_what_is_all_cached_imports_no_torch(tmp_path: Path) -> None:
 
 def test_a_decoder_whose_file_is_there_is_timed_itself_and_another_one_by_random_weights(tmp_path, monkeypatch):
     bound: list[Path | None] = []
-    real = decode.bind_decoder
+    real = picture_decoder.bind_decoder
 
-    def seen(spec: DecoderSpec, weights: Path | None, device: str) -> decode.PictureDecoder:
+    def seen(spec: DecoderSpec, weights: Path | None, device: str) -> picture_decoder.PictureDecoder:
         bound.append(weights)
         return real(spec, folder, device)  # a small one in both cases
 
     folder = make_autoencoder_files(tmp_path / "small", seed=0)
-    monkeypatch.setattr(decode, "bind_decoder", seen)
+    monkeypatch.setattr(picture_decoder, "bind_decoder", seen)
     calibration = Calibration()
     found = DecoderSpec(weights=str(folder), weights_sha256=weights_digest(str(folder), folder=True))
     assert calibration.decoding(found, 16, "cpu").seconds > 0

@@ -15,9 +15,9 @@ import pytest
 from image_files import every_image, fault, noise, shards
 
 from ditbench.harness.errors import InputError
-from ditbench.harness.quality.images.npz import npz_names, read_arrays
-from ditbench.harness.quality.images.quantise import quantise
 from ditbench.harness.quality.images.source import ArrayImages, ShardImages, batch_digest, digest, open_images
+from ditbench.harness.sample.quantise import quantise
+from ditbench.harness.store.arrays import npz_names, read_arrays
 
 # Sample shards ----------------------------------------------------------------------------------------
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ditbench.harness.run.imports import import_variables, importing_alike
+from ditbench.harness.imports import import_variables, importing_alike
 
 ROOT = Path(__file__).parent.parent
 TOLD = """
 import json, os, subprocess, sys
-from ditbench.harness.run.imports import import_variables
+from ditbench.harness.imports import import_variables
 own = [entry or os.getcwd() for entry in sys.path]
 child = [sys.executable, "-c", "import json, sys; print(json.dumps(sys.path))"]
 environment = {**os.environ, **import_variables()}

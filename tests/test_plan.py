@@ -5,31 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import time
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ditbench.harness import environment
+from ditbench.harness.assets import locations as weights
 from ditbench.harness.errors import InputError
+from ditbench.harness.measurements.registry import measurement_identity, measurements
+from ditbench.harness.store.identity import canonical_json, samples_identity, seed_blocks
 from ditbench.harness.store.records import CellSpec, DecoderSpec
-from ditbench.harness.suite import weights
 from ditbench.harness.suite.checks import ddim_step_counts
 from ditbench.harness.suite.expand import text_of
-from ditbench.harness.suite.identity import (
-    VERSIONS,
-    canonical_json,
-    measurement_identity,
-    samples_identity,
-    seed_blocks,
-)
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import Plan, make_plan
-from ditbench.harness.suite.schema import MEASUREMENTS, Suite
+from ditbench.harness.suite.schema import suite_model
 
+MEASUREMENTS = measurements().names()
 FINGERPRINT = {"device_name": "one CPU", "torch": "2.13.0"}
 OPTIONS: dict[str, dict[str, Any]] = {name: {"batch": 8} for name in MEASUREMENTS}
 OPTIONS["flops"] = {"samples": 100}
@@ -100,7 +95,6 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "batch": (64, set()),  # counts through the options of what is timed
     "cost_only": (True, set()),
     "imposed": ("activity", set()),
-    "modifiers": (({"skip": {"layers": [1]}},), ALL),
     "code": ("ditbench 9.9", ALL),
 }
 
@@ -220,10 +214,13 @@ def test_options_of_a_measurement_change_its_identity_alone(measurement: str) ->
     assert changed(identities(GUIDED), identities(GUIDED, options=other)) == {measurement}
 
 
-@pytest.mark.parametrize("name", VERSIONS)
+@pytest.mark.parametrize("name", [*MEASUREMENTS, "samples"])
 def test_a_new_version_of_a_measurement_forgets_its_old_records(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = identities(GUIDED)
-    monkeypatch.setitem(VERSIONS, name, VERSIONS[name] + 1)
+    if name == "samples":
+        monkeypatch.setattr("ditbench.harness.store.identity.SAMPLES_VERSION", 2)
+    else:
+        monkeypatch.setattr(measurements()[name], "version", measurements()[name].version + 1)
     assert changed(before, identities(GUIDED)) == ({name} if name != "samples" else WATCHED)
 
 
@@ -239,9 +236,9 @@ def test_canonical_json_ignores_the_order_of_keys_and_refuses_nan() -> None:
         canonical_json(float("nan"))
 
 
-def test_every_measurement_has_a_version_and_its_options_a_place_in_the_suite() -> None:
-    assert set(VERSIONS) == {*MEASUREMENTS, "samples"}
-    assert set(MEASUREMENTS) - {"flops"} <= set(Suite.model_fields)  # a count has no options
+def test_the_options_of_every_measurement_have_a_place_in_the_suite() -> None:
+    fields = suite_model().model_fields
+    assert all(fields[each.name].annotation is each.options for each in measurements())
 
 
 # --- plans -------------------------------------------------------------------------------------------------
@@ -255,16 +252,14 @@ def suite_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "zoo" / f"{name}.safetensors").write_bytes(b"weights")
     monkeypatch.setattr(weights, "zoo_folder", lambda: tmp_path / "zoo")
 
-    def protocol(name: str, reference: str | None) -> SimpleNamespace:
+    def protocol(name: str, reference: str | None, metrics: list[str]) -> SimpleNamespace:
         if name != "digits":
             raise InputError(f"unknown protocol {name!r}")
         if reference is not None:
             raise InputError(f"unknown reference {reference!r}")
         return SimpleNamespace(id="digits/v1")
 
-    protocols = ModuleType("ditbench.harness.quality.protocols")
-    vars(protocols)["protocol"] = protocol
-    monkeypatch.setitem(sys.modules, "ditbench.harness.quality.protocols", protocols)
+    monkeypatch.setattr("ditbench.harness.quality.protocols.protocol", protocol)
     return tmp_path / "suite.yaml"
 
 

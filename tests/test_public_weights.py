@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from ditbench import methods
 from ditbench.cli.fit import compared
 from ditbench.harness.assets import KNOWN, digests, status
+from ditbench.harness.assets.locations import asset_config, sha256_of, verify_weights, weights_digest, weights_path
 from ditbench.harness.errors import InputError, MissingFileError
 from ditbench.harness.sample.generate import checkpoint_problem
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import make_plan
-from ditbench.harness.suite.weights import asset_config, sha256_of, verify_weights, weights_digest, weights_path
 from ditbench.methods import weights as reading
 from ditbench.methods.errors import CheckpointError
 from ditbench.methods.recognise import described, fits

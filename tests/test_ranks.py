@@ -13,10 +13,11 @@ import torch
 from commands import ditbench, environment, start
 
 from ditbench.cli.run import run_suite
+from ditbench.harness.assets.locations import weights_path
 from ditbench.harness.errors import InputError
-from ditbench.harness.run.launch import make_in_ranks
 from ditbench.harness.run.runner import check_processes
 from ditbench.harness.sample.generate import bind
+from ditbench.harness.sample.launch import make_in_ranks
 from ditbench.harness.sample.making import make_pieces
 from ditbench.harness.sample.order import Order
 from ditbench.harness.sample.ranks import read_order
@@ -24,7 +25,6 @@ from ditbench.harness.store.failures import FailedError
 from ditbench.harness.store.records import CellSpec
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import make_plan
-from ditbench.harness.suite.weights import weights_path
 
 
 def ordered(folder: Path, **changes: object) -> Order:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from ditbench.harness.assets.locations import weights_path
 from ditbench.harness.measure.latency import step_call
 from ditbench.harness.sample.generate import bind, checkpoint_problem
-from ditbench.harness.sample.making import NotFiniteError, existing_shards, generate_shards
+from ditbench.harness.sample.making import existing_shards, generate_shards
 from ditbench.harness.sample.seeds import SampleStreams
-from ditbench.harness.sample.shards import read_shard, shard_ranges
+from ditbench.harness.sample.shards import NotFiniteError, read_shard, shard_ranges
 from ditbench.harness.store.records import CellSpec
-from ditbench.harness.suite.weights import weights_path
 from ditbench.methods.conditions import of_labels
 from ditbench.methods.diffusion.dpm_solver import DPMSolverPP2M
 from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser

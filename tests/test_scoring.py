@@ -21,9 +21,10 @@ from ditbench.cli import main
 from ditbench.harness.assets import load_assets
 from ditbench.harness.errors import InputError
 from ditbench.harness.quality.build import build_extractor_of
+from ditbench.harness.quality.definitions import definition, definitions
 from ditbench.harness.quality.extractors.extractor import Extractor
 from ditbench.harness.quality.frechet import frechet_from_features
-from ditbench.harness.quality.protocols import DEFINITIONS, QualityProtocol, definition, protocol
+from ditbench.harness.quality.protocols import QualityProtocol, protocol
 from ditbench.harness.quality.score import score_images
 from ditbench.harness.store.store import RunStore
 from ditbench.methods.weights import sha256_file
@@ -124,7 +125,7 @@ def test_what_a_protocol_lacks_is_said(name: str, reference: str | None, said: s
 
 def test_every_protocol_is_listed(run: Run) -> None:
     listed = json.loads(run("list", "protocols", "--json")[1])
-    assert [each["name"] for each in listed] == list(DEFINITIONS)
+    assert [each["name"] for each in listed] == definitions().names()
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -155,7 +155,7 @@ MUTATIONS = {
     ),
     "truncation to 8 bits": (
         "metrics",
-        "ditbench.harness.quality.images.quantise.quantise",
+        "ditbench.harness.sample.quantise.quantise",
         truncating,
         {"quantisation to 8 bits"},
     ),

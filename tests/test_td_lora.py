@@ -17,9 +17,9 @@ from ditbench.methods.conditions import of_labels
 from ditbench.methods.diffusion.schedules import timestep_map
 from ditbench.methods.dydit.choices import Width
 from ditbench.methods.errors import ConfigError
-from ditbench.methods.lora.accounting import accounting
 from ditbench.methods.lora.adapted import FoldedAt, folded_time
 from ditbench.methods.plans import StepPlan
+from ditbench.methods.training.accounting import accounting
 from ditbench.methods.work import WorkLedger
 
 TIMED: dict[str, Any] = {"rank": 3, "experts": 4}

@@ -20,10 +20,10 @@ from ditbench.harness.measure.latency import (
     warm_up,
 )
 from ditbench.harness.measure.memory import measure_memory
+from ditbench.harness.measure.options import KernelsOptions, LatencyOptions, MemoryOptions
 from ditbench.harness.sample.generate import bind
-from ditbench.harness.sample.making import NotFiniteError
+from ditbench.harness.sample.shards import NotFiniteError
 from ditbench.harness.store.records import CellSpec
-from ditbench.harness.suite.schema import KernelsOptions, LatencyOptions, MemoryOptions
 
 
 def cell(**fields: object):

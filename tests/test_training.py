@@ -9,13 +9,14 @@ import yaml
 from commands import ditbench
 
 from ditbench import methods
-from ditbench.methods.diffusion.process import process_of
 from ditbench.methods.dydit.loss import active_share, flops_loss
+from ditbench.methods.dydit.training import dynamic_denoising
 from ditbench.methods.errors import CheckpointError
+from ditbench.methods.flexidit.training import flexible_denoising
+from ditbench.methods.protocols import StaticWork
 from ditbench.methods.training.data.digits import digits
-from ditbench.methods.training.flexible import flexible_denoising
 from ditbench.methods.training.loop import learning_rate, step_generator, train
-from ditbench.methods.training.objectives import denoising, dynamic_denoising
+from ditbench.methods.training.objectives import denoising
 from ditbench.methods.training.recipe import OptimizerRecipe, Recipe
 from ditbench.methods.training.run import run_recipe
 from ditbench.methods.weights import randomise, read_state
@@ -92,8 +93,8 @@ def test_the_loss_falls(tmp_path):
 def test_dropped_labels_reach_the_model_as_the_null_class():
     chosen, given = recipe(label_dropout=0.5, batch=400), []
 
-    class Spy(torch.nn.Module):
-        num_classes, process = 10, process_of(None)
+    class Spy(StaticWork, torch.nn.Module):
+        in_channels, input_size, num_classes = 1, 8, 10
 
         def forward(self, x, t, y):
             given.append(y)

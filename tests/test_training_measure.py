@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,19 @@ from ditbench.harness.environment import fingerprint
 from ditbench.harness.errors import InputError
 from ditbench.harness.measure import training as measuring
 from ditbench.harness.measure.allocations import held_at_once
-from ditbench.harness.measure.training import Trainee, full_accounting, measure_training, recipe_of, step_call
+from ditbench.harness.measure.options import TrainingOptions
+from ditbench.harness.measure.training import Trainee, measure_training, recipe_of, step_call
+from ditbench.harness.measurements.registry import measurement_identity
 from ditbench.harness.store.records import CellSpec
 from ditbench.harness.store.store import RunStore
-from ditbench.harness.suite.identity import measurement_identity
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import make_plan
-from ditbench.harness.suite.schema import TrainingOptions
-from ditbench.methods.lora.accounting import accounting
+from ditbench.methods.lora.config import AdapterConfig
+from ditbench.methods.older_records import upgrade
+from ditbench.methods.training.accounting import accounting, full_accounting
 from ditbench.methods.training.loop import Training, train
 from ditbench.methods.training.recipe import Recipe
-from ditbench.methods.training.run import prepared, run_recipe
+from ditbench.methods.training.run import adaptation_of, prepared, run_recipe
 from ditbench.methods.weights import save_state
 
 ROOT = Path(__file__).parent.parent
@@ -89,7 +92,8 @@ def test_counts_are_those_of_a_closed_formula_and_of_the_model(tuned: dict[str, 
     assert values["trainable_share"].value == expected / values["parameters"].value
     assert values["gradient_mib"].value * 2**20 == 4 * expected
     assert values["optimizer_mib"].value * 2**20 == 8 * expected
-    assert result.detail["adaptation"] == name
+    adapted = {"full": ("full", ""), "lora": ("LoRA", "r=2"), "td-lora": ("TD-LoRA", "r=2 ×3")}[name]
+    assert (result.detail["adaptation"]["kind"], result.detail["adaptation"]["size"]) == adapted
     assert result.detail["full"]["trainable"] == whole.trainable
     assert values["checkpoint_mib"].value * 2**20 == tuned[name].weights.stat().st_size
 
@@ -108,6 +112,27 @@ def test_optimiser_and_gradients_take_what_torch_really_holds(tuned: dict[str, T
     assert sum(held) == counted.gradient_bytes
     assert all(p.grad is None for p in model.parameters() if not p.requires_grad)
     assert sum(each.numel() for each in training.ema.values()) == counted.trainable
+
+
+@pytest.mark.parametrize(
+    ("method", "config", "sections", "word"),
+    [
+        ("dit-testing", {}, {}, "full"),
+        ("dydit-testing", {"adapter": {"rank": 3, "experts": 2}}, {"dynamic": {"target": 0.5}}, "td-lora"),
+        ("flexidit-testing", {"recipe": "lora", "adapter": {"rank": 3}},
+         {"flexible": {"objective": "distillation"}}, "lora"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_records_of_older_versions_are_compared_with_new_ones_of_the_same_recipe(
+    method: str, config: dict[str, Any], sections: dict[str, Any], word: str
+) -> None:
+    chosen = recipe(method=method, config=config, base="zoo:x", **sections)
+    with torch.device("meta"):
+        now = adaptation_of(chosen, methods.build(method, **config))
+    adapter = asdict(AdapterConfig.parse(config["adapter"])) if config else None
+    old = {"recipe": chosen.model_dump(mode="json"), "adaptation": word, **({"adapter": adapter} if adapter else {})}
+    assert upgrade("training", {"config": config}, old)["adaptation"] == now
 
 
 def test_adapters_train_in_less_memory_than_the_whole_model(tuned: dict[str, Trainee]) -> None:

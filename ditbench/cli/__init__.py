@@ -164,6 +164,29 @@ def sample(
 
 
 @app.command()
+def check(
+    method: Annotated[str, typer.Argument(help="NAME, or DISTRIBUTION/NAME of a plugin", show_default=False)],
+    set_: SetOption = None,
+    weights: WeightsOption = None,
+    around: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="MODIFIER", help="put it around, as '{fora: {interval: 3}}'; repeatable"),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=2, max=1000, help="of the loops that checks run")] = 6,
+    json: JsonOption = False,
+) -> None:
+    """Check that a method keeps the contract, for its author: tells what is wrong, where, and what to do.
+    Among others: pieces equal the whole, plan equals ledger, rows and samples do not depend on what is beside them, it
+    builds on meta, weights save and load, guidance at 1 equals none, a loop starts with an empty memory, equal keys
+    give equal work, units can be wrapped. All checks run, whatever fails; exit code 1 if one did. Random weights are
+    drawn such that every layer matters. Take a small size (--set depth=2): it is the code that is checked.
+    """
+    from ditbench.cli.check import show_check
+
+    raise typer.Exit(show_check(method, set_ or [], weights, around or [], steps, json))
+
+
+@app.command()
 def train(
     recipe: Annotated[str, typer.Argument(help="a shipped recipe's name or a YAML file", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="folder  \\[default: runs/train/RECIPE]", show_default=False)] = None,

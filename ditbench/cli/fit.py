@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ditbench.harness.assets import KNOWN, AssetStatus
-from ditbench.harness.suite.weights import ASSET, asset_config
+from ditbench.harness.assets.locations import ASSET, asset_config
 
 
 def compared(found: AssetStatus) -> AssetStatus:

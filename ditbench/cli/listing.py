@@ -7,20 +7,6 @@ from typing import Any
 
 from ditbench.harness.errors import InputError, did_you_mean
 
-METRICS = {
-    "flops": "multiply-accumulates by operator, of a step and of an image",
-    "latency": "milliseconds of a step and of the whole loop, in turns with the baseline",
-    "kernels": "time by operator class and the gaps between operators",
-    "memory": "peak tensor memory of a denoiser call",
-    "energy": "energy an image and mean power, by the device's own counter",
-    "decode": "milliseconds an image that the autoencoder takes to make pictures of latents",
-    "training": "trained parameters, their gradients and optimiser, peak memory and time of a training step",
-    "agreement": "how far the predictions of coarser patch sizes are from the pre-trained one's, by timestep",
-    "quality": "Fréchet distance and its limit, sFID, inception score, kernel distances, precision, recall, "
-    "density, coverage, as the protocol's extractor allows",
-    "paired": "PSNR, SSIM, LPIPS and relative error to the baseline's samples of the same seeds",
-}
-
 
 def show_list(kind: str, as_json: bool) -> None:
     """Print names with one line each. Raises InputError for an unknown kind."""
@@ -38,11 +24,15 @@ def show_list(kind: str, as_json: bool) -> None:
 
 def _rows(kind: str) -> list[tuple[str, str]]:
     if kind == "metrics":
-        return list(METRICS.items())
-    if kind == "protocols":
-        from ditbench.harness.quality.protocols import DEFINITIONS
+        from ditbench.harness.measurements.registry import measurements
+        from ditbench.harness.quality.metrics import metrics
 
-        return [(each.name, each.summary) for each in DEFINITIONS.values()]
+        shipped = [(each.name, each.summary) for each in measurements()]
+        return shipped + [(each.name, f"a figure of quality, {each.summary}") for each in metrics()]
+    if kind == "protocols":
+        from ditbench.harness.quality.definitions import definitions
+
+        return [*definitions().summaries()]
     if kind == "published":
         from ditbench.harness.published.load import library, summary
 

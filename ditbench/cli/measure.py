@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ditbench.cli.overrides import parse_overrides, spec_of
+from ditbench.harness.assets.locations import asset_config, sha256_of, weights_path
 from ditbench.harness.environment import environment, resolve_threads
 from ditbench.harness.errors import InputError
 from ditbench.harness.store.records import CellSpec, Quantity
-from ditbench.harness.suite.weights import asset_config, sha256_of, weights_path
 
 if TYPE_CHECKING:
     from ditbench.harness.measure.flops import FlopsResult
@@ -154,8 +154,8 @@ def show_time(request: TimeRequest, settings: list[str], as_json: bool) -> None:
 
     from ditbench.harness.measure.compare_times import measure_latency
     from ditbench.harness.measure.count_cell import measure_flops
+    from ditbench.harness.measure.options import LatencyOptions
     from ditbench.harness.sample.generate import DTYPES, bind
-    from ditbench.harness.suite.schema import LatencyOptions
 
     if request.dtype not in DTYPES:
         raise InputError(f"--dtype {request.dtype}: one of {', '.join(DTYPES)}")

@@ -8,27 +8,18 @@ from typing import TYPE_CHECKING, Any
 from ditbench.cli.overrides import parse_overrides, spec_of
 
 if TYPE_CHECKING:
-    from ditbench.methods.lora.accounting import Accounting
+    from ditbench.methods.training.accounting import Accounting
 
 MIB = 2**20
 
 
 def show_parameters(method: str, settings: list[str], as_json: bool) -> None:
     """Count on shapes alone: no weights are made. Raises InputError for an unknown method or config key."""
-    import torch
-
-    from ditbench import methods
-    from ditbench.harness.measure.training import full_accounting
-    from ditbench.methods.backbones.dit import DiT
-    from ditbench.methods.lora.accounting import accounting
+    from ditbench.methods.training.accounting import accounting_of, full_accounting
 
     spec_of(method, settings)
     config = parse_overrides(settings)
-    with torch.device("meta"):
-        model = methods.build(method, **config)
-    if isinstance(model, DiT):
-        model.freeze_base()
-    ours, full = accounting(model), full_accounting(method, config)
+    ours, full = accounting_of(method, config), full_accounting(method, config)
     if as_json:
         print(json.dumps({"method": method, "config": config, **_figures(ours, full)}, indent=1))
         return

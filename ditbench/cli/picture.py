@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ditbench.cli.overrides import known_facts, parse_overrides, spec_of
+from ditbench.harness.assets.locations import weights_path
 from ditbench.harness.environment import resolve_threads
 from ditbench.harness.errors import InputError, did_you_mean
 from ditbench.harness.store.store import write_atomic
-from ditbench.harness.suite.weights import weights_path
 from ditbench.methods.registry import samplers
 from ditbench.methods.zoo import manifest
 
@@ -33,8 +33,8 @@ def draw_samples(
     """Write ``rows`` pictures of each of the first ten classes. Raises InputError."""
     import torch
 
-    from ditbench.harness.quality.images.quantise import quantise
     from ditbench.harness.sample.generate import bind, checkpoint_problem
+    from ditbench.harness.sample.quantise import quantise
     from ditbench.report.plots.samples import sample_grid
 
     if sampler is not None and sampler not in samplers():

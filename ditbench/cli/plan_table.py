@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from ditbench.harness.forecast.forecast import CellCost, Forecast
 from ditbench.harness.suite.plan import Plan, PlannedCell
-
-if TYPE_CHECKING:
-    from ditbench.cli.plan import CellCost, Forecast
 
 HEAD: tuple[str, ...] = ("cell", "method", "sampling", "identity", "GMAC/image", "time", "disk", "to run")
 RIGHT = (4, 5, 6)

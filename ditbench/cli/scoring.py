@@ -108,7 +108,7 @@ def export_samples(run: Path, cell: str, out: Path, samples: int | None) -> None
     from ditbench.harness.quality.evaluate import SeedBlock
     from ditbench.harness.quality.images.export import write_images_npz, write_png_folder
     from ditbench.harness.sample.making import existing_shards
-    from ditbench.harness.suite.identity import samples_identity
+    from ditbench.harness.store.identity import samples_identity
 
     store = RunStore(run)
     cells = store.cells()
@@ -125,7 +125,7 @@ def export_samples(run: Path, cell: str, out: Path, samples: int | None) -> None
         raise InputError(f"{folder} does not hold {count:,} samples: committed results keep none; run the suite again")
     pictures = None
     if record.spec.decoder is not None:
-        from ditbench.harness.sample.decode import decoded_folder
+        from ditbench.harness.sample.shards import decoded_folder
 
         pictures = [decoded_folder(folder, record.spec.decoder) / shard.name for shard in shards]
         if missing := [path for path in pictures if not path.is_file()]:
@@ -141,8 +141,8 @@ def _images_of(source: str) -> Any:
     """A data set by its name, else a file or folder."""
     import numpy as np
 
-    from ditbench.harness.quality.images.quantise import quantise
     from ditbench.harness.quality.images.source import ArrayImages, open_images
+    from ditbench.harness.sample.quantise import quantise
     from ditbench.methods.registry import datasets
 
     known = datasets()

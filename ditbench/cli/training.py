@@ -40,9 +40,10 @@ def train_recipe(recipe: str, out: Path | None, publish: bool, device: str = "cp
     """
     import torch
 
+    from ditbench.harness.assets.locations import verify_weights, weights_path
     from ditbench.harness.suite.positions import parse, read_text
     from ditbench.harness.suite.validation import validate
-    from ditbench.harness.suite.weights import weights_path
+    from ditbench.methods.entries import UnknownNameError
     from ditbench.methods.errors import CheckpointError, ConfigError
     from ditbench.methods.training.recipe import Recipe
     from ditbench.methods.training.run import run_recipe
@@ -51,9 +52,13 @@ def train_recipe(recipe: str, out: Path | None, publish: bool, device: str = "cp
     path = recipe_path(recipe)
     chosen = seeded(validate(Recipe, parse(read_text(path), path)), seed)
     folder = out or Path("runs") / "train" / chosen.recipe
+    base = None
+    if chosen.base is not None:
+        base = weights_path(chosen.base)
+        verify_weights(chosen.base)
     try:
-        result = run_recipe(chosen, folder, weights_path(chosen.base) if chosen.base else None, device=device)
-    except (CheckpointError, ConfigError) as error:
+        result = run_recipe(chosen, folder, base, device=device)
+    except (UnknownNameError, CheckpointError, ConfigError) as error:
         raise InputError(str(error)) from None
     figures = dict(result.figures)
     if chosen.kind == "denoiser" and chosen.dataset == "digits" and not chosen.method.endswith("-testing"):
@@ -84,10 +89,10 @@ def seeded(recipe: Recipe, seed: int | None) -> Recipe:
 def _generation_figures(recipe: Recipe, path: Path, folder: Path) -> dict[str, Any]:
     """Quality of 1,000 unguided samples under the embedded protocol: 50 DDPM steps, or 25 of Heun's for a flow."""
     from ditbench.harness.quality.evaluate import SeedBlock, score
+    from ditbench.harness.quality.options import QualityOptions
     from ditbench.harness.sample.generate import bind
     from ditbench.harness.sample.making import generate_shards
     from ditbench.harness.store.records import CellSpec
-    from ditbench.harness.suite.schema import QualityOptions
     from ditbench.methods.registry import facts_of
 
     flows = facts_of(recipe.method, recipe.config).predicts == "velocity"

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ditbench.harness.measure.options import AgreementOptions
 from ditbench.harness.sample.generate import DTYPES, BoundCell
 from ditbench.harness.stats.intervals import mean_interval
 from ditbench.harness.store.records import Quantity
-from ditbench.harness.suite.schema import AgreementOptions
 from ditbench.methods.call import Call
 from ditbench.methods.diffusion.output import split_output
 

@@ -24,10 +24,10 @@ from ditbench.harness.measure.latency import (
     timed,
     warm_up,
 )
+from ditbench.harness.measure.options import LatencyOptions
 from ditbench.harness.sample.generate import BoundCell
 from ditbench.harness.stats.intervals import Estimate, paired_ratio_interval, summary
 from ditbench.harness.store.records import Quantity
-from ditbench.harness.suite.schema import LatencyOptions
 
 PREPARATIONS = 7
 

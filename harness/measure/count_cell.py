@@ -12,14 +12,15 @@ import torch
 from numpy.typing import NDArray
 
 from ditbench.harness.measure.flops import FlopsResult, Step, count_steps, sum_up
+from ditbench.harness.measure.options import FlopsOptions
 from ditbench.harness.measure.proof import eager, prove_plans, prove_watched
-from ditbench.harness.quality.images.quantise import quantise
 from ditbench.harness.sample.generate import BoundCell, bind, bind_sampler, meta_model
+from ditbench.harness.sample.quantise import quantise
 from ditbench.harness.store.arrays import write_npz
 from ditbench.harness.store.records import CellSpec
-from ditbench.harness.suite.schema import FlopsOptions
 from ditbench.methods.diffusion.guidance import loop_plans
 from ditbench.methods.modifiers import modified
+from ditbench.methods.plans import StepPlan
 from ditbench.methods.work import WorkEntry, WorkLedger
 
 SHOWN_IMAGES, SHOWN_STEPS = 6, 5
@@ -32,7 +33,7 @@ def measure_flops(
     folder: Path | None = None,
     prove: bool = True,
 ) -> FlopsResult:
-    """Count a cell.
+    """Count a cell, and prove the count unless ``prove`` is false.
 
     On ``meta`` where weights do not matter or are random (routers are then open, or their verdicts imposed); with the
     real weights where routers decide; on ``options.samples`` samples where they select tokens, and where an adaptive
@@ -48,11 +49,13 @@ def measure_flops(
     cell = bind(spec, weights)
     if not sampler.adaptive and not cell.model.data_decide:
         plans = cell.plans()
-        return replace(count_steps(cell.model, plans, rule), proof=prove_plans(model, plans, rule))
-    return _watched(cell, weights, options or FlopsOptions(), folder)
+        proof = prove_plans(model, plans, rule) if prove else {}
+        return replace(count_steps(cell.model, plans, rule), proof=proof)
+    result = _watched(cell, options or FlopsOptions(), folder)
+    return replace(result, proof=prove_watched(eager(cell, weights))) if prove else result
 
 
-def _watched(cell: BoundCell, weights: Path | None, options: FlopsOptions, folder: Path | None) -> FlopsResult:
+def _watched(cell: BoundCell, options: FlopsOptions, folder: Path | None) -> FlopsResult:
     """Make the cell's first ``options.samples`` samples, the ones that quality would see, and count them.
 
     Token maps of a few samples at a few timesteps are written to ``folder``/token_maps.npz, if it is given.
@@ -68,19 +71,21 @@ def _watched(cell: BoundCell, weights: Path | None, options: FlopsOptions, folde
         path = folder / "token_maps.npz"
         write_npz(path, **_maps(ledger.entries, samples.cpu().numpy(), labels.cpu().numpy()))
         extra["token_maps"] = f"samples/{folder.name}/{path.name}"
-    return replace(result, extra=extra, proof=prove_watched(eager(cell, weights)))
+    return replace(result, extra=extra)
 
 
 def _step(entries: list[WorkEntry], images: int) -> Step:
-    """One evaluation: one call, or one for each branch where their choices differ."""
-    entry = entries[0]
-    if entry.maps is None:
-        plans = tuple(each.plan for each in entries for _ in range(each.rows // images))
-        return Step(entry.plan, plans)
-    kept = entry.maps.sum(2).T.numpy()  # (rows, layers); guided calls hold all conditional rows, then all others
-    rows = entry.rows // images
-    kept = kept.reshape(rows, images, -1).transpose(1, 0, 2)
-    return Step(entry.plan, (entry.plan,) * rows, kept, entry.decided)
+    """One evaluation: one call, or one for each branch where their choices differ. Branches that shared a call are
+    counted as two."""
+    plan, plans, kept = entries[0].plan, list[StepPlan](), list[NDArray[np.int64]]()
+    if len(entries) > 1:
+        plan = replace(plan, guidance=entries[1].plan.choices)
+    for entry in entries:
+        rows = entry.rows // images
+        plans += entry.plan.branches if entry.plan.guidance is not None else [entry.plan] * rows
+        if entry.maps is not None:  # calls hold all conditional rows, then all others
+            kept.append(entry.maps.sum(2).T.numpy().reshape(rows, images, -1).transpose(1, 0, 2))
+    return Step(plan, tuple(plans), np.concatenate(kept, 1) if kept else None, entries[0].decided)
 
 
 def _maps(entries: list[WorkEntry], samples: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, NDArray[Any]]:

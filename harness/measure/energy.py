@@ -17,10 +17,10 @@ import torch
 from ditbench.harness.measure.conditions import conditions_after, throttled, timing_conditions
 from ditbench.harness.measure.latency import Call, check_finite, sample_call
 from ditbench.harness.measure.nvml import NotAvailableError, Nvml, torch_gpu
+from ditbench.harness.measure.options import EnergyOptions
 from ditbench.harness.sample.generate import BoundCell
 from ditbench.harness.stats.intervals import Estimate, mean_interval
 from ditbench.harness.store.records import Quantity
-from ditbench.harness.suite.schema import EnergyOptions
 
 WINDOWS = 3
 POWERCAP = Path("/sys/class/powercap")

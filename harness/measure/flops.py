@@ -21,7 +21,7 @@ from ditbench.harness.stats.intervals import mean_interval
 from ditbench.harness.store.records import Quantity
 from ditbench.methods.diffusion.guidance import GuidanceRule
 from ditbench.methods.plans import StepPlan
-from ditbench.methods.protocols import Denoiser
+from ditbench.methods.protocols import Denoiser, WholeCall
 from ditbench.methods.work import Decided, WorkEntry, WorkUnit
 
 EXACT = "exact count"
@@ -86,6 +86,8 @@ class WorkCounter:
             if any(parameter.is_meta for parameter in module.parameters()):
                 # memory for one unit is enough, its values do not matter
                 module = copy.deepcopy(module).to_empty(device="cpu")
+            if isinstance(module, WholeCall):
+                module.prepare()
             self._units[key] = count_module(module, unit.inputs())
         return self._units[key]
 
@@ -101,7 +103,8 @@ class Step:
 
     plan     the step's; a guidance branch of other choices has its own in ``plans``
     plans    one a sequence of an image: two where the step guides
-    kept     what the data decided a layer, (images, sequences, layers); None where the plans say it all
+    kept     what the data decided a layer, (images, sequences, layers), in order of ``plans``; None where they say it
+             all
     decided  what that is, and of how many
     """
 
@@ -196,8 +199,12 @@ def sum_up(model: Denoiser, steps: Sequence[Step]) -> FlopsResult:
             alone = [counter.call(plan) for plan in step.plans]
             whole = [sum_of(counter.call(plan, count) for plan, count in rows.items())]
         else:
-            alone = [counter.call(step.plan, 1, tuple(row)) for image in step.kept.tolist() for row in image]
-            whole = [counter.call(step.plan, len(step.plans), tuple(kept)) for kept in step.kept.sum(1).tolist()]
+            alone = [
+                counter.call(plan, 1, tuple(row))
+                for image in step.kept.tolist()
+                for plan, row in zip(step.plans, image, strict=True)
+            ]
+            whole = [_of_image(counter, step.plans, kept) for kept in step.kept]
         # Every step weighs the same in the mean forward, however many sequences it ran.
         weight = 1 / len(alone)
         for macs in alone:
@@ -222,6 +229,16 @@ def sum_up(model: Denoiser, steps: Sequence[Step]) -> FlopsResult:
         distinct_plans=len({step.plan.key for step in steps}),
         positions=sum(p.numel() for name, p in named if name == "pos_embed"),
         extra={} if compute is None else {"compute": compute},
+    )
+
+
+def _of_image(counter: WorkCounter, plans: Sequence[StepPlan], kept: NDArray[np.int64]) -> Macs:
+    """Of one image: sequences of equal plans ran together. ``kept`` (sequences, layers)."""
+    together: dict[StepPlan, list[int]] = {}
+    for place, plan in enumerate(plans):
+        together.setdefault(plan.key, []).append(place)
+    return sum_of(
+        counter.call(plan, len(places), tuple(kept[places].sum(0).tolist())) for plan, places in together.items()
     )
 
 

@@ -21,9 +21,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from ditbench.harness.measure.latency import Call, Weights, check_finite, step_call
+from ditbench.harness.measure.options import KernelsOptions
 from ditbench.harness.sample.generate import BoundCell
 from ditbench.harness.store.records import Quantity
-from ditbench.harness.suite.schema import KernelsOptions
 
 CLASSES = ("linear", "attention", "norm", "elementwise", "conv", "gather", "router", "copy", "other")
 ROUTER = "ditbench::router"

@@ -17,11 +17,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ditbench.harness.measure.options import LatencyOptions
 from ditbench.harness.sample.generate import DTYPES, BoundCell
-from ditbench.harness.sample.making import NotFiniteError
 from ditbench.harness.sample.seeds import SampleStreams
+from ditbench.harness.sample.shards import NotFiniteError
 from ditbench.harness.stats.intervals import TimingSummary, summary
-from ditbench.harness.suite.schema import LatencyOptions
 from ditbench.methods.diffusion.guidance import GuidedDenoiser
 from ditbench.methods.memory import Memory
 from ditbench.methods.plans import StepPlan

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ditbench.harness.measure.allocations import held_at_once
 from ditbench.harness.measure.latency import check_finite, step_call
+from ditbench.harness.measure.options import MemoryOptions
 from ditbench.harness.sample.generate import BoundCell
 from ditbench.harness.store.records import Quantity
-from ditbench.harness.suite.schema import MemoryOptions
 
 MIB = 2**20
 

@@ -53,14 +53,14 @@ def bare(model: Denoiser) -> nn.Module:
     return found
 
 
-def prove_plans(model: Denoiser, plans: Sequence[StepPlan], rule: GuidanceRule) -> dict[str, Any]:
-    """Trace a loop of these plans, each distinct one once, in order, for one image. ``model`` is on ``meta``.
+def prove_plans(model: Denoiser, plans: Sequence[StepPlan], rule: GuidanceRule, images: int = 1) -> dict[str, Any]:
+    """Trace a loop of these plans, each distinct one once, in order, for some images. ``model`` is on ``meta``.
 
     Returns what was traced, for the record. Raises WorkMismatchError, UncountedOperatorError.
     """
     ledger = WorkLedger()
-    denoiser = GuidedDenoiser(model, zeros(model.facts, 1, "meta"), plans, rule, ledger)
-    x = torch.empty(1, *model.facts.space.shape, device="meta")
+    denoiser = GuidedDenoiser(model, zeros(model.facts, images, "meta"), plans, rule, ledger)
+    x = torch.empty(images, *model.facts.space.shape, device="meta")
     proof = _Proof(denoiser, ledger, x)
     for step in range(len(plans)):
         proof.step(step, x)
@@ -140,7 +140,8 @@ class _Proof:
     def _declared(self, entries: Sequence[WorkEntry], plan: StepPlan, guides: bool) -> Counter[str]:
         total: Counter[str] = Counter()
         branches = plan.branches if plan.guidance is not None else (plan,)
-        planned = [WorkEntry(each, 2 // len(branches) if guides else 1) for each in branches]
+        images = len(self.x)
+        planned = [WorkEntry(each, images * (2 // len(branches) if guides else 1)) for each in branches]
         for entry in entries or planned:
             total.update(self.counter.executed(entry.plan, entry.rows, counts_of(entry)))
         return total

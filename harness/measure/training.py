@@ -7,7 +7,6 @@ the same model, and updates that begin as zeros draw as much power as they do in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,19 +17,18 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ditbench import methods
+from ditbench.harness.assets.locations import weights_path
 from ditbench.harness.errors import InputError
 from ditbench.harness.measure.allocations import held_at_once
 from ditbench.harness.measure.conditions import timing_conditions
 from ditbench.harness.measure.latency import WHOLE, Call, Series, Weights, interleave, warm_up
+from ditbench.harness.measure.options import LatencyOptions, TrainingOptions
 from ditbench.harness.stats.intervals import paired_ratio_interval
 from ditbench.harness.store.records import CellSpec, Quantity
-from ditbench.harness.suite.schema import LatencyOptions, TrainingOptions
-from ditbench.harness.suite.weights import weights_path
-from ditbench.methods.lora.accounting import Accounting, accounting
-from ditbench.methods.lora.config import AdapterConfig
+from ditbench.methods.training.accounting import Accounting, accounting, full_accounting
 from ditbench.methods.training.loop import Training
 from ditbench.methods.training.recipe import Recipe
-from ditbench.methods.training.run import prepared
+from ditbench.methods.training.run import adaptation_of, prepared, steps_differ
 
 MIB = 2**20
 STRATA = 16
@@ -47,7 +45,7 @@ class Trainee:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """values: see ``measure_training``; detail: the recipe, what it adapts, rounds and conditions."""
+    """values: see ``measure_training``; detail: the recipe, how it adapts its base, rounds and conditions."""
 
     values: dict[str, Quantity]
     detail: dict[str, Any]
@@ -68,17 +66,6 @@ def recipe_of(weights: Path) -> Recipe | None:
         first = str(error).splitlines()[0]
         raise InputError(f"{weights}: its recipe cannot be read ({first}); train it again") from None
     return recipe if recipe is not None and recipe.kind == "denoiser" else None
-
-
-def without_adapter(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The same method with all weights trained: its config without adapters, and without FlexiDiT's recipe of them."""
-    return {name: value for name, value in config.items() if name not in ("adapter", "recipe")}
-
-
-def full_accounting(method: str, config: Mapping[str, Any]) -> Accounting:
-    """What full fine-tuning of the same method trains; takes no memory. Raises ConfigError."""
-    with torch.device("meta"):
-        return accounting(methods.build(method, **without_adapter(config)))
 
 
 def measure_training(trainee: Trainee, baseline: Trainee | None, options: TrainingOptions) -> TrainingResult:
@@ -128,7 +115,7 @@ def measure_training(trainee: Trainee, baseline: Trainee | None, options: Traini
         values,
         {
             "recipe": recipe.model_dump(mode="json"),
-            **_adaptation(training.model),
+            "adaptation": adaptation_of(recipe, training.model),
             "base": recipe.base,
             "seed": recipe.seed,
             "batch": recipe.batch,
@@ -160,11 +147,11 @@ def measure_training(trainee: Trainee, baseline: Trainee | None, options: Traini
 def step_call(training: Training) -> tuple[Call, Weights]:
     """Steps of a training, and a cycle of them to take the mean of.
 
-    Where all steps cost the same a cycle is one. Else (patch sizes are drawn by step, an extra term comes in some) it
-    is one step at random from each sixteenth of the run, drawn anew for every cycle.
+    Where all steps cost the same a cycle is one. Else (an extra term comes in some, say) it is one step at random from
+    each sixteenth of the run, drawn anew for every cycle.
     """
     recipe = training.recipe
-    strata = min(STRATA, recipe.steps) if _steps_differ(recipe) else 1
+    strata = min(STRATA, recipe.steps) if steps_differ(recipe) else 1
     places = np.random.default_rng(recipe.seed).random((CYCLES, strata)) + np.arange(strata)
     steps = [int(place * recipe.steps / strata) for place in places.ravel()]
 
@@ -172,11 +159,6 @@ def step_call(training: Training) -> tuple[Call, Weights]:
         return training.step(steps[index % len(steps)])
 
     return call, WHOLE if strata == 1 else (1 / strata,) * strata
-
-
-def _steps_differ(recipe: Recipe) -> bool:
-    complete = 0 if recipe.dynamic is None else recipe.dynamic.complete_steps
-    return recipe.flexible is not None or 0 < complete < recipe.steps
 
 
 def _begun(trainee: Trainee, recipe: Recipe) -> Training:
@@ -206,13 +188,6 @@ def _held(training: Training) -> int:
         *training.ema.values(),
     ]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def _adaptation(model: torch.nn.Module) -> dict[str, Any]:
-    adapter: AdapterConfig | None = getattr(getattr(model, "config", None), "adapter", None)
-    if adapter is None:
-        return {"adaptation": "full"}
-    return {"adaptation": "td-lora" if adapter.timed else "lora", "adapter": asdict(adapter)}
 
 
 def _counts(counted: Accounting) -> dict[str, Quantity]:

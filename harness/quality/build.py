@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ditbench.harness.assets import require, verified
 from ditbench.harness.errors import InputError
+from ditbench.harness.quality.definitions import definition
 from ditbench.harness.quality.extractors.extractor import Extractor
-from ditbench.harness.quality.protocols import QualityProtocol, definition
+from ditbench.harness.quality.protocols import QualityProtocol
 
 
 def build_extractor(chosen: QualityProtocol, device: str) -> Extractor:
@@ -18,21 +19,11 @@ def build_extractor(chosen: QualityProtocol, device: str) -> Extractor:
 
 def build_extractor_of(name: str, device: str) -> Extractor:
     """The extractor of the protocol called ``name``, whatever the reference. Raises InputError."""
-    asset = definition(name).asset
-    if asset is None:
-        from ditbench.harness.quality.extractors.digits import DigitExtractor
-
-        return DigitExtractor()
-    entry = require(asset, f"protocol {name}")
-    sha256 = verified(entry)
-    if name == "dinov2":
-        from ditbench.harness.quality.extractors.dinov2 import dinov2
-
-        found: Extractor = dinov2(entry.path, sha256, device)
-        if found.name != definition(name).extractor:
-            raise InputError(f"{entry.path} holds {found.name}; protocol {name} reads {definition(name).extractor}")
-        return found
-    from ditbench.harness.quality.extractors.inception import adm_inception, clean_inception
-
-    build = {"adm": adm_inception, "clean": clean_inception}[name]
-    return build(entry.path, sha256, device)
+    chosen = definition(name)
+    if chosen.asset is None:
+        return chosen.build(None, chosen.digest(), device)
+    entry = require(chosen.asset, f"protocol {name}")
+    found = chosen.build(entry.path, verified(entry), device)
+    if found.name != chosen.extractor:
+        raise InputError(f"{entry.path} holds {found.name}; protocol {name} reads {chosen.extractor}")
+    return found

@@ -12,19 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ditbench.harness.quality.build import build_extractor
+from ditbench.harness.quality.definitions import Definition, definition
 from ditbench.harness.quality.extractors.extractor import Extractor
 from ditbench.harness.quality.features import FeatureCache, FeatureSet, block_edges, collect
 from ditbench.harness.quality.figures import Figures, figures
 from ditbench.harness.quality.frechet import MIN_SEEDS, frechet_from_features, frechet_of_seeds
 from ditbench.harness.quality.images.decoded import DecodedImages
-from ditbench.harness.quality.images.npz import read_arrays
 from ditbench.harness.quality.images.source import ImageSource, ShardImages
+from ditbench.harness.quality.metrics import Measured, SampleSet, columns_of, mean_of_blocks, measured
+from ditbench.harness.quality.options import QualityOptions
 from ditbench.harness.quality.protocols import QualityProtocol, protocol
 from ditbench.harness.quality.reference import Reference, load_reference
 from ditbench.harness.stats.intervals import Estimate, mean_interval, proportion_interval
-from ditbench.harness.store.arrays import write_npz
+from ditbench.harness.store.arrays import read_arrays, write_npz
 from ditbench.harness.store.records import Quantity
-from ditbench.harness.suite.schema import QualityOptions
 
 PREVIEW = 200
 PREVIEW_BYTES = 4 << 20
@@ -60,22 +61,23 @@ def score(blocks: Sequence[SeedBlock], options: QualityOptions, cache: Path | No
 
     One block: intervals by a 10-block jackknife. From three on: means of the blocks with Student's t over them.
     """
-    chosen = protocol(options.protocol, options.reference)
+    chosen, fixed = protocol(options.protocol, options.reference, options.metrics), definition(options.protocol)
     extractor = build_extractor(chosen, device)
     kept = FeatureCache(cache) if cache else None
     reference = load_reference(chosen, options.reference, extractor, batch=options.shard, cache=kept)
-    scored = [_scored(block, options, extractor, reference, kept, device) for block in blocks]
+    scored = [_scored(block, options, fixed, extractor, reference, kept, device) for block in blocks]
     found = [each.figures for each in scored]
     values = found[0].values if len(found) == 1 else _combined(found)
-    first = scored[0]
+    first, added = scored[0], mean_of_blocks([each.added for each in scored], MIN_SEEDS)
     return QualityResult(
-        values={name: quantity_of(estimate) for name, estimate in values.items()},
+        values={name: quantity_of(estimate) for name, estimate in values.items()} | added.values,
         detail={
             "samples": options.samples,
             "seeds": [block.seed for block in blocks],
-            **uncertainty_detail(found),
+            **uncertainty_detail(found, added.missing),
             **reference_detail(reference),
             "protocol": protocol_detail(chosen),
+            **_columns(options, added),
             **_preview(blocks[0], first),
             **_by_class(first),
         },
@@ -88,9 +90,9 @@ def quantity_of(estimate: Estimate) -> Quantity:
     return Quantity(value=estimate.value, unit="1", low=estimate.low, high=estimate.high, interval=estimate.method)
 
 
-def uncertainty_detail(found: Sequence[Figures]) -> dict[str, Any]:
+def uncertainty_detail(found: Sequence[Figures], missing: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What a comparison pairs: one block's leave-one-outs, or the figures of each seed; and what has no figure."""
-    detail: dict[str, Any] = {"not_available": found[0].missing}
+    detail: dict[str, Any] = {"not_available": {**found[0].missing, **(missing or {})}}
     if len(found) == 1:
         return {**detail, "leave_one_out": {name: list(each) for name, each in found[0].leave_one_out.items()}}
     return {**detail, "by_seed": {name: [each.values[name].value for each in found] for name in found[0].values}}
@@ -108,7 +110,7 @@ def reference_detail(reference: Reference) -> dict[str, Any]:
     return detail
 
 
-def protocol_detail(chosen: QualityProtocol) -> dict[str, str]:
+def protocol_detail(chosen: QualityProtocol) -> dict[str, Any]:
     """The protocol in words, for a reader of the record."""
     return {
         "extractor": chosen.extractor,
@@ -118,7 +120,13 @@ def protocol_detail(chosen: QualityProtocol) -> dict[str, str]:
         "reference": chosen.reference,
         "reference_sha256": chosen.reference_sha256,
         "estimators": chosen.estimators,
+        **({"metrics": list(chosen.metrics)} if chosen.metrics else {}),
     }
+
+
+def _columns(options: QualityOptions, added: Measured) -> dict[str, Any]:
+    columns = [each.model_dump() for each in columns_of(options.metrics, added)]
+    return {"columns": columns} if columns else {}
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,7 @@ class _Scored:
     figures: Figures
     features: FeatureSet
     labels: NDArray[np.int64]
+    added: Measured
 
     @property
     def predicted(self) -> NDArray[np.int64] | None:
@@ -136,6 +145,7 @@ class _Scored:
 def _scored(
     block: SeedBlock,
     options: QualityOptions,
+    fixed: Definition,
     extractor: Extractor,
     reference: Reference,
     cache: FeatureCache | None,
@@ -143,10 +153,20 @@ def _scored(
 ) -> _Scored:
     images = block.images(options.samples)
     features = collect(images, extractor, count=options.samples, batch=options.shard, cache=cache)
-    found = figures(features, reference, published=options.protocol != "digits", device=device)
+    found = figures(features, reference, published=fixed.subsets, device=device)
     labels = np.concatenate([read_arrays(path, ["labels"])["labels"] for path in block.shards])[: options.samples]
-    scored = _Scored(found, features, labels)
-    if options.protocol == "digits" and scored.predicted is not None:
+    given = SampleSet(
+        features=features.arrays["features"],
+        labels=labels,
+        images=images,
+        reference_features=reference.features,
+        reference_images=reference.images,
+        without=reference.without,
+        device=device,
+    )
+    taken = [*found.values, *found.missing, "accuracy"]
+    scored = _Scored(found, features, labels, measured([*dict.fromkeys(options.metrics)], given, taken))
+    if fixed.recognises and scored.predicted is not None:
         _add_accuracy(found, scored.predicted == labels)
     return scored
 

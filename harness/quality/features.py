@@ -22,7 +22,7 @@ from ditbench.harness.quality.extractors.extractor import Extractor
 from ditbench.harness.quality.images.source import ImageSource, batch_digest
 from ditbench.harness.quality.statistics import FeatureStatistics
 from ditbench.harness.store.arrays import write_npz
-from ditbench.harness.suite.identity import canonical_json, digest
+from ditbench.harness.store.identity import canonical_json, digest
 
 CACHE_VERSION = 1
 BLOCKS = 10

@@ -16,9 +16,9 @@ from ditbench.harness.assets import require, verified
 from ditbench.harness.errors import InputError
 from ditbench.harness.quality.images.checks import CHANNELS
 from ditbench.harness.quality.images.decoded import read_pictures
-from ditbench.harness.quality.images.quantise import quantise
 from ditbench.harness.quality.perceptual import Lpips, paired_summary, psnr, relative_error, ssim
 from ditbench.harness.quality.protocols import LPIPS_ASSETS
+from ditbench.harness.sample.quantise import quantise
 from ditbench.harness.sample.shards import Shard, read_shard
 from ditbench.harness.store.records import Quantity
 

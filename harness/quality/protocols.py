@@ -8,96 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ditbench.harness.assets import KNOWN, Entry, digest_of, load_assets, require
 from ditbench.harness.errors import InputError, did_you_mean
-from ditbench.methods.zoo import manifest
-
-# SHA-256 of the 1,797 reference images after quantisation: uint8, (1797, 8, 8, 1), C order.
-DIGITS_REFERENCE_SHA256 = "b41ca9fd335466eee997366c2e6f6bbe0a1b4582afe091fc4eba35f4a254182f"
+from ditbench.harness.quality.definitions import definition
+from ditbench.harness.quality.metrics import metric_of
 
 # backbone of LPIPS as suites name it -> its weights in ``ditbench.toml``
 LPIPS_ASSETS = {"alex": "lpips-alexnet", "vgg": "lpips-vgg16", "squeeze": "lpips-squeezenet"}
 
 _QUANTISATION = "clamp(127.5 x + 128, 0, 255) truncated to uint8"
-_SET_FIGURES = "Fréchet and its limit, 3-NN precision and recall, 5-NN density and coverage; 10-block jackknife"
-_SUBSETS = "KID of 100 subsets of 1000"
-
-
-@dataclass(frozen=True)
-class Definition:
-    """What a protocol fixes before files are named.
-
-    asset     the extractor's weights in ``ditbench.toml``; None: shipped
-    samples   how many the published protocol asks for; None: as many as there are
-    version   changes when an estimator changes what it reports
-    """
-
-    name: str
-    summary: str
-    version: int
-    asset: str | None
-    extractor: str
-    resize: str
-    samples: int | None
-    estimators: str
-
-
-DEFINITIONS = {
-    each.name: each
-    for each in (
-        Definition(
-            name="digits",
-            summary="shipped digit classifier, all 1,797 digits of scikit-learn: the embedded default",
-            version=2,
-            asset=None,
-            extractor="digit-classifier, 64 features",
-            resize="none (8x8)",
-            samples=None,
-            estimators=f"{_SET_FIGURES}; unbiased cubic and Gaussian MMD; recognised share",
-        ),
-        Definition(
-            name="adm",
-            summary="Inception of the 2015 graph as ADM's evaluator uses it: what DiT papers report",
-            version=1,
-            asset="inception-2015",
-            extractor="inception-2015: pool3, Mixed_6d spatial, bias-free logits",
-            resize="TF1 bilinear to 299x299",
-            samples=50_000,
-            estimators=f"{_SET_FIGURES}; {_SUBSETS}; inception score of blocks of 5000",
-        ),
-        Definition(
-            name="clean",
-            summary="clean-fid's antialiased bicubic resize before the same Inception",
-            version=1,
-            asset="inception-2015",
-            extractor="inception-2015: pool3, bias-free logits",
-            resize="bicubic with antialiasing to 299x299 in float, clipped to 0..255",
-            samples=50_000,
-            estimators=f"{_SET_FIGURES}; {_SUBSETS}; inception score of blocks of 5000",
-        ),
-        Definition(
-            name="dinov2",
-            summary="Fréchet distance in DINOv2 ViT-L/14 features",
-            version=1,
-            asset="dinov2-vitl14",
-            extractor="dinov2-vitl14: class token after the last norm",
-            resize="bicubic with antialiasing to 224x224, rounded to grey levels after rows and after columns",
-            samples=50_000,
-            estimators=f"{_SET_FIGURES}; {_SUBSETS}",
-        ),
-    )
-}
 
 
 @dataclass(frozen=True)
 class QualityProtocol:
-    """What defines a figure. ``reference`` is a name for people: the digest alone counts."""
+    """What defines a figure. ``reference`` is a name for people: the digest alone counts.
+
+    metrics  of other distributions, each with version and code; they count where there are some
+    """
 
     name: str
-    version: int
+    version: int | str
     quantisation: str
     resize: str
     extractor: str
@@ -105,11 +39,14 @@ class QualityProtocol:
     reference: str
     reference_sha256: str
     estimators: str
+    metrics: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         """Short and unique: name, version and the first 8 hex digits of a digest of all fields that count."""
         counted = {name: value for name, value in asdict(self).items() if name != "reference"}
+        if not self.metrics:
+            del counted["metrics"]
         text = json.dumps(counted, sort_keys=True)
         return f"{self.name}-v{self.version}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
@@ -118,28 +55,21 @@ class QualityProtocol:
         return f"{self.id}@{samples}"
 
 
-def definition(name: str) -> Definition:
-    """The protocol's definition. Raises InputError with a suggestion."""
-    if name not in DEFINITIONS:
-        hint = did_you_mean(name, DEFINITIONS) or f" (known: {', '.join(DEFINITIONS)})"
-        raise InputError(f"unknown quality protocol {name!r}{hint}")
-    return DEFINITIONS[name]
+def protocol(name: str, reference: str | None = None, metrics: Sequence[str] = ()) -> QualityProtocol:
+    """The protocol of that name against a reference: a name in ``ditbench.toml`` or a file; with ``metrics`` beside its
+    own figures.
 
-
-def protocol(name: str, reference: str | None = None) -> QualityProtocol:
-    """The protocol of that name against a reference: a name in ``ditbench.toml`` or a file.
-
-    Reads the user's file of assets, and files whose digest it does not declare. Raises InputError: unknown protocol,
-    an extractor or reference that is not there.
+    Reads the user's file of assets, and files whose digest it does not declare. Raises InputError: unknown protocol or
+    metric, an extractor or reference that is not there.
     """
     chosen = definition(name)
-    if chosen.asset is None:
-        if reference is not None:
-            raise InputError(f"protocol {name} has its own reference: leave 'reference' out")
-        extractor_sha256 = str(manifest()["digit-classifier"]["sha256"])
-        known_as, reference_sha256 = "scikit-learn digits, all 1797", DIGITS_REFERENCE_SHA256
+    own = chosen.reference
+    if own is not None and reference is not None:
+        raise InputError(f"protocol {name} has its own reference: leave 'reference' out")
+    extractor_sha256 = chosen.digest() if chosen.asset is None else digest_of(require(chosen.asset, f"protocol {name}"))
+    if own is not None:
+        known_as, reference_sha256 = own.name, own.sha256
     else:
-        extractor_sha256 = digest_of(require(chosen.asset, f"protocol {name}"))
         entry = reference_entry(name, reference)
         known_as, reference_sha256 = entry.name, digest_of(entry)
     return QualityProtocol(
@@ -152,6 +82,7 @@ def protocol(name: str, reference: str | None = None) -> QualityProtocol:
         reference=known_as,
         reference_sha256=reference_sha256,
         estimators=chosen.estimators,
+        metrics=tuple(metric_of(each).stamp for each in dict.fromkeys(metrics)),
     )
 
 

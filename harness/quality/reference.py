@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from ditbench.harness.assets import verified
 from ditbench.harness.errors import InputError
+from ditbench.harness.quality.definitions import definition
 from ditbench.harness.quality.extractors.extractor import Extractor
 from ditbench.harness.quality.features import FeatureCache, FeatureSet, Progress, collect, merged
-from ditbench.harness.quality.images.npz import npz_names, read_arrays
 from ditbench.harness.quality.images.source import ArrayImages, ImageSource, open_images
 from ditbench.harness.quality.protocols import QualityProtocol, reference_entry
 from ditbench.harness.quality.statistics import Moments
-from ditbench.harness.store.arrays import write_npz
+from ditbench.harness.store.arrays import npz_names, read_arrays, write_npz
 
 # ADM's reference holds 10,000 images beside the statistics of all: as many features are kept here.
 KEPT = 10_000
@@ -31,6 +31,7 @@ class Reference:
     moments   Fréchet statistics of ``features``; ``spatial`` those of the sFID features, None if there are none
     features  (m, d) float32 of some or all reference images, None with the reason in ``without``
     count     images behind the statistics; None where the file does not tell
+    images    the images themselves, where there are some
     """
 
     moments: Moments
@@ -38,6 +39,7 @@ class Reference:
     features: NDArray[np.float32] | None
     without: str
     count: int | None
+    images: ImageSource | None = None
 
 
 def load_reference(
@@ -54,10 +56,9 @@ def load_reference(
     ``name`` is what the user called it (None for a protocol that ships its own). Images inside ADM's npz, or a folder
     of images in place of statistics, are run through the extractor; ``cache`` keeps their features.
     """
-    if protocol.name == "digits":
-        from ditbench.harness.quality.extractors.digits import reference_images
-
-        images = ArrayImages(reference_images(protocol.reference_sha256), protocol.reference)
+    own = definition(protocol.name).reference
+    if own is not None:
+        images = ArrayImages(own.images(protocol.reference_sha256), protocol.reference)
         return _of_images(images, extractor, batch, cache, progress)
     entry = reference_entry(protocol.name, name)
     if verified(entry) != protocol.reference_sha256:
@@ -120,7 +121,7 @@ def _of_images(
         raise InputError(f"reference {source.name}: {len(source)} image is too few for statistics")
     found: FeatureSet = collect(source, extractor, count=len(source), batch=batch, cache=cache, progress=progress)
     spatial = moments_of(found, "spatial") if "spatial" in found.statistics else None
-    return Reference(moments_of(found, "features"), spatial, found.arrays["features"], "", found.count)
+    return Reference(moments_of(found, "features"), spatial, found.arrays["features"], "", found.count, source)
 
 
 def _of_statistics(
@@ -141,8 +142,8 @@ def _of_statistics(
     if "spatial" in extractor.dims and "mu_s" in names:
         spatial = _moments(path, small, "mu_s", "sigma_s", extractor.dims["spatial"], count)
     features, without = small.get("features"), ""
-    if features is None and "arr_0" in names:
-        source = open_images(path)
+    source = open_images(path) if features is None and "arr_0" in names else None
+    if source is not None:
         features = collect(source, extractor, count=len(source), batch=batch, cache=cache, progress=progress).arrays[
             "features"
         ]
@@ -150,7 +151,7 @@ def _of_statistics(
         without = f"{path.name} holds statistics only, no images (arr_0) and no features"
     elif features.ndim != 2 or features.shape[1] != extractor.dims["features"]:
         raise InputError(f"{path}: features {features.shape} are not (m, {extractor.dims['features']})")
-    return Reference(moments, spatial, features, without, count)
+    return Reference(moments, spatial, features, without, count, source)
 
 
 def _check_maker(path: Path, made: dict[str, str], protocol: str, extractor: Extractor) -> None:

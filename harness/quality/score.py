@@ -9,11 +9,12 @@ from typing import Any
 
 from ditbench.harness.errors import InputError
 from ditbench.harness.quality.build import build_extractor
+from ditbench.harness.quality.definitions import definition
 from ditbench.harness.quality.evaluate import protocol_detail, quantity_of, reference_detail, uncertainty_detail
 from ditbench.harness.quality.features import FeatureCache, collect
 from ditbench.harness.quality.figures import figures
 from ditbench.harness.quality.images.source import open_images
-from ditbench.harness.quality.protocols import definition, protocol
+from ditbench.harness.quality.protocols import protocol
 from ditbench.harness.quality.reference import load_reference
 from ditbench.harness.store.records import Quantity
 
@@ -52,8 +53,8 @@ def score_images(
     Raises InputError: unreadable or lossy images, fewer than asked for, absent or wrong extractor or reference.
     """
     chosen = protocol(protocol_name, reference)
-    source = open_images(path)
-    count = samples or definition(protocol_name).samples or len(source)
+    source, fixed = open_images(path), definition(protocol_name)
+    count = samples or fixed.samples or len(source)
     if len(source) < count:
         asked = f"{count:,} are asked for" if samples else f"protocol {protocol_name} asks for {count:,}"
         raise InputError(
@@ -63,12 +64,12 @@ def score_images(
     if count < 2:
         raise InputError(f"{source.name}: statistics need at least two images")
     extractor = build_extractor(chosen, device)
-    if chosen.name == "digits" and source.shape != (8, 8, 1):
-        raise InputError(f"{source.name}: images are {source.shape}, protocol digits reads (8, 8, 1)")
+    if fixed.shape is not None and source.shape != fixed.shape:
+        raise InputError(f"{source.name}: images are {source.shape}, protocol {chosen.name} reads {fixed.shape}")
     kept = FeatureCache(cache) if cache else None
     against = load_reference(chosen, reference, extractor, batch=batch, cache=kept, progress=stage("reference"))
     found = collect(source, extractor, count=count, batch=batch, cache=kept, progress=stage("features"))
-    scored = figures(found, against, published=chosen.name != "digits", device=device, progress=stage("figures"))
+    scored = figures(found, against, published=fixed.subsets, device=device, progress=stage("figures"))
     return FileScore(
         source=source.name,
         samples=count,

@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 
-from ditbench.harness.run.imports import importing_alike
-from ditbench.harness.run.job import Job, Outcome, Progress
+from ditbench.harness.environment import USABLE_CPUS
+from ditbench.harness.imports import importing_alike
+from ditbench.harness.measurements.bench import Job
+from ditbench.harness.measurements.registry import measurements
+from ditbench.harness.run.outcome import Outcome, Progress
 from ditbench.harness.run.worker import work
 from ditbench.harness.store.records import Failure, FailureKind
+from ditbench.methods.code import own_origin
+from ditbench.methods.registry import methods
 
-PRELOAD = [
-    "torch",
-    "ditbench.harness.run.worker",
-    "ditbench.harness.sample.generate",
-    "ditbench.harness.measure.flops",
-    "ditbench.harness.measure.compare_times",
-    "ditbench.harness.measure.kernels",
-    "ditbench.harness.measure.memory",
-    "ditbench.harness.quality.evaluate",
-    "ditbench.harness.quality.paired",
-    "ditbench.methods.backbones.dit",
-    "ditbench.methods.dydit.model",
-    "ditbench.methods.flexidit.model",
-]
+_FIRST = "ditbench.harness.environment"  # before torch: it looks at the cores
 
 
 def process_context() -> ForkServerContext:
     """Fork server with torch imported: each cell starts clean and at once, without paying the import again."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
+    measured = [module for kind in measurements() for module in kind.preload]
+    built = [entry.target.partition(":")[0] for entry in methods() if entry.origin == own_origin()]
+    always = [_FIRST, "torch", "ditbench.harness.run.worker", "ditbench.harness.sample.generate"]
+    context.set_forkserver_preload([*dict.fromkeys(always + measured + built)])
     return context
 
 
@@ -48,7 +45,7 @@ def run_cell(
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(job, sender), name=job.spec.cell)
     deadline = time.monotonic() + timeout_s
-    with importing_alike():  # the first one starts the server
+    with importing_alike(), _on_all_cores():  # the first one starts the server
         process.start()
     sender.close()
     open_tasks = [task.name for task in job.tasks]
@@ -83,6 +80,20 @@ def run_cell(
         elapsed = timeout_s - max(0.0, deadline - time.monotonic())
         for task in open_tasks:
             on_outcome(Outcome(task, elapsed, {}, {}, failure=failure))
+
+
+@contextmanager
+def _on_all_cores() -> Iterator[None]:
+    """What is started meanwhile may use all cores that this process began with, whatever OpenMP has bound it to."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    bound = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, USABLE_CPUS)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, bound)
 
 
 def _crash(process: BaseProcess, job: Job) -> Failure:

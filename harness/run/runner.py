@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
+from ditbench.harness.assets.locations import verify_weights
 from ditbench.harness.environment import environment
 from ditbench.harness.errors import InputError
-from ditbench.harness.run.isolation import process_context, run_cell
-from ditbench.harness.run.job import Outcome, Progress
-from ditbench.harness.run.jobs import decoder_weights_of, job_of, weights_of
-from ditbench.harness.store.records import CellSpec, Provenance, Record
+from ditbench.harness.measurements.registry import measurements
+from ditbench.harness.run.executor import Executor, LocalExecutor
+from ditbench.harness.run.planned_job import decoder_weights_of, job_of, weights_of
+from ditbench.harness.run.recording import CellReports
+from ditbench.harness.store.records import CellSpec
 from ditbench.harness.store.store import RunStore, remove_temporary, store_error, write_atomic, write_json
 from ditbench.harness.suite.load import LoadedSuite
-from ditbench.harness.suite.plan import BESIDE_BASELINE, Plan, PlannedCell, PlannedMeasurement
-from ditbench.harness.suite.waiting import refuse_waiting
-from ditbench.harness.suite.weights import verify_weights
+from ditbench.harness.suite.plan import Plan, PlannedMeasurement
+from ditbench.harness.suite.refusal import refuse_waiting
 
 
 @dataclass(frozen=True)
@@ -66,11 +63,12 @@ def check_inputs(plan: Plan, missing: dict[str, list[PlannedMeasurement]]) -> No
     for cell in plan.cells:
         spec = cell.spec
         sampling = (spec.sampler, repr(spec.sampler_options), spec.steps, spec.guidance_scale, spec.guidance_interval)
-        key = (spec.method, repr(spec.config), spec.weights, spec.device, spec.measure, *sampling)
+        model = (spec.method, repr(spec.config), repr(spec.modifiers), spec.weights)
+        key = (*model, spec.device, spec.mode, spec.measure, *sampling)
         if spec.cell not in missing or key in seen:
             continue
         seen.add(key)
-        problem = checkpoint_problem(spec, weights_of(spec))
+        problem = checkpoint_problem(spec, weights_of(spec), [measurements()[name].misfit for name in spec.measure])
         if problem is not None:
             raise InputError(problem.message, plan.position(spec.cell, problem.field))
     _check_decoders(plan, [cell.spec for cell in plan.cells if cell.spec.cell in missing])
@@ -113,7 +111,8 @@ def check_processes(plan: Plan, missing: Mapping[str, object], nproc: int) -> No
 def verify_inputs(plan: Plan, missing: dict[str, list[PlannedMeasurement]]) -> None:
     """Raise InputError if a file that is about to be used is not what ``ditbench.toml`` declares. Reads it in full."""
     specs = [cell.spec for cell in plan.cells if cell.spec.cell in missing]
-    if plan.baseline and any(each.name in BESIDE_BASELINE for wanted in missing.values() for each in wanted):
+    beside = ("baseline" in each.kind.needs for wanted in missing.values() for each in wanted)
+    if plan.baseline and any(beside):
         specs.append(plan.baseline)
     for spec in specs:
         if spec.weights is not None:
@@ -122,10 +121,18 @@ def verify_inputs(plan: Plan, missing: dict[str, list[PlannedMeasurement]]) -> N
             verify_weights(spec.decoder.weights, folder=True)
 
 
-def run(loaded: LoadedSuite, plan: Plan, whole: Plan, folder: Path, nproc: int = 1) -> RunSummary:
+def run(
+    loaded: LoadedSuite,
+    plan: Plan,
+    whole: Plan,
+    folder: Path,
+    nproc: int = 1,
+    executor: Executor | None = None,
+) -> RunSummary:
     """Run what ``plan`` asks for and ``folder`` lacks. ``whole`` is the suite's full plan: what reports will show.
 
-    Samples of a cell are made by ``nproc`` processes; their number changes no sample. Survives a kill at any time:
+    Samples of a cell are made by ``nproc`` processes; their number changes no sample. ``executor`` does the jobs;
+    unset: this machine. Survives a kill at any time:
     complete records stay, finished shards stay, the rest runs next time. Raises StoreError where the disk of
     ``folder`` takes nothing more.
     """
@@ -144,12 +151,15 @@ def run(loaded: LoadedSuite, plan: Plan, whole: Plan, folder: Path, nproc: int =
         write_json(folder / "environment.json", here)
         count = sum(map(len, missing.values()))
         if missing:
-            context = process_context()
+            executor = executor or LocalExecutor()
             quiet = 0.2 if sys.stderr.isatty() else 10.0
             with tqdm(total=count, unit="meas", desc=plan.suite.suite, mininterval=quiet, leave=True) as bar:
                 for cell in plan.cells:
                     if cell.spec.cell in missing:
-                        _run_cell(context, whole, cell, missing[cell.spec.cell], store, here, bar, nproc)
+                        wanted = {each.name: each for each in missing[cell.spec.cell]}
+                        job = job_of(whole, cell, [*wanted.values()], store, nproc)
+                        executor.submit(job, CellReports(whole, cell.spec, wanted, store, here, bar))
+                executor.finish()
     total = sum(len(cell.measurements) for cell in plan.cells)
     failures = []
     for cell in plan.cells:
@@ -159,65 +169,6 @@ def run(loaded: LoadedSuite, plan: Plan, whole: Plan, folder: Path, nproc: int =
                 reason = record.failure.message if record and record.failure else "not run"
                 failures.append((cell.spec.cell, f"{cell.spec.cell}: {measurement.name}: {reason}"))
     return RunSummary(count, total - count, tuple(dict.fromkeys(c for c, _ in failures)), tuple(t for _, t in failures))
-
-
-def _run_cell(
-    context: ForkServerContext,
-    plan: Plan,
-    cell: PlannedCell,
-    wanted: list[PlannedMeasurement],
-    store: RunStore,
-    here: dict[str, Any],
-    bar: tqdm[Any],
-    nproc: int,
-) -> None:
-    spec = cell.spec
-    options = {str(m.name): m.options for m in wanted}
-    identities = {str(m.name): m.identity for m in wanted}
-    job = job_of(plan, cell, wanted, store, nproc)
-
-    def on_progress(progress: Progress) -> None:
-        share = f" {progress.done}/{progress.total}" if progress.total else ""
-        bar.set_postfix_str(f"{spec.cell}: {progress.task}{share}", refresh=sys.stderr.isatty())
-
-    def on_outcome(outcome: Outcome) -> None:
-        identity = identities[outcome.task]
-        store.commit(_record(plan, spec, outcome, identity, options[outcome.task], here))
-        if outcome.failure is not None:
-            bar.write(f"{spec.cell}: {outcome.task} failed: {outcome.failure.message}", file=sys.stderr)
-        bar.update()
-
-    run_cell(context, job, spec.timeout_s or plan.suite.limits.timeout_s, on_progress, on_outcome)
-
-
-def _record(
-    plan: Plan, spec: CellSpec, outcome: Outcome, identity: str, options: dict[str, Any], here: dict[str, Any]
-) -> Record:
-    started = datetime.now(UTC) - timedelta(seconds=outcome.seconds)
-    return Record(
-        identity=identity,
-        suite=plan.suite.suite,
-        spec=spec,
-        measurement=outcome.task,
-        options=options,
-        status="failed" if outcome.failure else "ok",
-        values=outcome.values,
-        detail=outcome.detail,
-        protocol=outcome.protocol,
-        failure=outcome.failure,
-        provenance=Provenance(
-            command=f"{plan.command} --only {shlex.quote(spec.cell)}",
-            started=started.isoformat(timespec="seconds"),
-            seconds=round(outcome.seconds, 3),
-            seed=spec.seed,
-            device=spec.device,
-            device_name=str(here["device_name"]),
-            threads=spec.threads,
-            versions={"python": str(here["python"]), **here["versions"]},
-            git=here["git"],
-            weights_sha256=spec.weights_sha256,
-        ),
-    )
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ditbench import methods
+from ditbench.harness.errors import field_of
 from ditbench.harness.sample.execution import Execution
 from ditbench.harness.sample.seeds import SampleStreams
 from ditbench.harness.store.records import CellSpec
-from ditbench.harness.suite.facts import field_of
 from ditbench.methods.conditions import LABEL, Conditions
 from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser, loop_plans
 from ditbench.methods.diffusion.sampler import Noise, Sampler
@@ -117,8 +117,13 @@ class Problem:
     message: str
 
 
-def checkpoint_problem(spec: CellSpec, path: Path | None) -> Problem | None:
-    """Whether the device is there, the method's config possible, and the checkpoint fit. Takes no model's memory."""
+Misfit = Callable[[CellSpec, Denoiser, StepPlan], str]
+"""A cell, its model and the plan of its first step -> why they cannot be measured; empty where they can."""
+
+
+def checkpoint_problem(spec: CellSpec, path: Path | None, misfits: Sequence[Misfit] = ()) -> Problem | None:
+    """Whether the device is there, the method's config possible, the checkpoint fit, and none of ``misfits`` has a word
+    to say. Takes no model's memory."""
     from ditbench.methods.weights import checkpoint_mismatch
 
     if spec.device == "cuda" and not torch.cuda.is_available():
@@ -136,13 +141,14 @@ def checkpoint_problem(spec: CellSpec, path: Path | None) -> Problem | None:
     except ConfigError as error:
         return Problem("sampler", str(error))
     try:
-        found = _loop_problem(spec, model, sampler, rule)
+        found = _loop_problem(spec, model, sampler, rule, misfits)
     except ConfigError as error:
         return Problem(field_of(str(error), spec.config), f"{spec.method}: {error}")
     if found is not None:
         return found
     try:
-        problem = None if path is None else checkpoint_mismatch(cast(torch.nn.Module, bare), path)
+        fresh = meta_model(spec) if spec.modifiers else bare  # a modifier may have changed modules
+        problem = None if path is None else checkpoint_mismatch(cast(torch.nn.Module, fresh), path)
     except CheckpointError as error:
         return Problem("weights", str(error))
     return Problem("weights", f"{path} does not fit {spec.method}: {problem}") if problem else None
@@ -165,18 +171,27 @@ def meta_model(spec: CellSpec) -> Denoiser:
     return model
 
 
-def _loop_problem(spec: CellSpec, model: Denoiser, sampler: Sampler, rule: GuidanceRule) -> Problem | None:
+_MEMORY_IN_GRAPHS = (
+    "mode",
+    "a graph replays what was computed in one step, and this method reuses what the step before it kept: take mode "
+    "eager or compiled",
+)
+
+
+def _loop_problem(
+    spec: CellSpec, model: Denoiser, sampler: Sampler, rule: GuidanceRule, misfits: Sequence[Misfit]
+) -> Problem | None:
     """Whether the method can run over the cell's steps as it says, and be compared as it asks. Raises ConfigError."""
     plans = loop_plans(model, sampler, rule)
     # both ends of the model's time, where a solver finds its own steps
     plans = plans or [model.plan_at(model.process.noisiest), model.plan_at(model.process.cleanest)]
-    if "agreement" in spec.measure and len(model.alternatives(plans[0])) < 2:
-        return Problem("measure", f"agreement compares a method's ways of computing a step, and {spec.method} has one")
+    if words := next(filter(None, (misfit(spec, model, plans[0]) for misfit in misfits)), ""):
+        return Problem("measure", words)
     if rule.scale != 1.0 and not model.facts.guidable:
         return Problem("guidance", f"{spec.method} has no condition that can be left out: give guidance 1")
     found = model.loop_problem(plans, [rule.guides(plan.timestep) for plan in plans])
     if found is None and spec.mode == "graph":
-        found = model.graph_problem(plans)
+        found = _MEMORY_IN_GRAPHS if model.remembers else model.graph_problem(plans)
     return None if found is None else Problem(found[0], f"{spec.method}: {found[1]}")
 
 

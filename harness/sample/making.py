@@ -11,15 +11,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from ditbench.harness.sample.order import Piece
-from ditbench.harness.sample.shards import Shard, shard_path, shard_ranges, write_shard
+from ditbench.harness.sample.shards import NotFiniteError, Shard, shard_path, shard_ranges, write_shard
 
 if TYPE_CHECKING:
-    from ditbench.harness.sample.decode import PictureDecoder
     from ditbench.harness.sample.generate import BoundCell
-
-
-class NotFiniteError(ArithmeticError):
-    """A sample holds NaN or infinity: its figures would mean nothing."""
+    from ditbench.harness.sample.picture_decoder import PictureDecoder
 
 
 def make_pieces(
@@ -39,7 +35,7 @@ def make_pieces(
             progress()
     undecoded = [(piece.picture, piece.shard) for piece in pieces if piece.picture and not piece.picture.is_file()]
     for folder, group in groupby(undecoded, key=lambda each: each[0].parent):
-        from ditbench.harness.sample.decode import decode_shards
+        from ditbench.harness.sample.picture_decoder import decode_shards
 
         decode_shards(decoder(), [shard for _, shard in group], folder, lambda _done, _total: progress())
 

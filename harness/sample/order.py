@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ditbench.harness.errors import InputError
-from ditbench.harness.sample.shards import read_shard, shard_path, shard_ranges
+from ditbench.harness.sample.shards import decoded_folder, read_shard, shard_path, shard_ranges
+from ditbench.harness.store.identity import seed_blocks
 from ditbench.harness.store.records import CellSpec, Frozen
-from ditbench.harness.suite.identity import seed_blocks
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,6 @@ class Order(Frozen):
     def _pieces(self, spec: CellSpec, folder: Path) -> Iterator[Piece]:
         pictures = None
         if spec.decoder is not None:
-            from ditbench.harness.sample.decode import decoded_folder
-
             pictures = decoded_folder(folder, spec.decoder)
         for indices in shard_ranges(self.samples, self.shard):
             shard = shard_path(folder, indices)

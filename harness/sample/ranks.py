@@ -90,9 +90,9 @@ def make_share(order: Order, numbers: list[int], world: World) -> None:
 
     import torch
 
-    from ditbench.harness.sample.decode import PictureDecoder, bind_decoder
     from ditbench.harness.sample.generate import BoundCell, bind
     from ditbench.harness.sample.making import make_pieces
+    from ditbench.harness.sample.picture_decoder import PictureDecoder, bind_decoder
 
     spec = order.spec
     # Not divided by the ranks: the number of threads moves the last bits of a sample, and the world's size must not.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ditbench.methods.conditions import Conditions, drawn
+from ditbench.methods.conditions import Conditions, Labels, Source
 from ditbench.methods.facts import Facts
 
 
@@ -29,10 +29,13 @@ class SampleStreams:
         indices: Sequence[int],
         facts: Facts,
         device: torch.device | str,
+        source: Source | None = None,
     ) -> None:
+        """``source`` of the conditions; None: class labels, evenly drawn."""
         self._streams = [np.random.Generator(np.random.Philox(key=[seed, index])) for index in indices]
         self._shape, self._device = facts.space.shape, device
-        self.conditions: Conditions = drawn(facts, self._streams, device)
+        told = (source or Labels()).draw(facts, seed, indices, self._streams)
+        self.conditions: Conditions = told.to(device)
 
     def noise(self) -> Tensor:
         """Standard normal (B, *shape), float32."""

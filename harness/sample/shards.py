@@ -9,8 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ditbench.harness.quality.images.npz import read_arrays
-from ditbench.harness.store.arrays import write_npz
+from ditbench.harness.store.arrays import read_arrays, write_npz
+from ditbench.harness.store.identity import digest
+from ditbench.harness.store.records import DecoderSpec
+
+# Raise it when the same latents, decoder and settings give other pictures.
+DECODED_VERSION = 1
+
+
+class NotFiniteError(ArithmeticError):
+    """A sample holds NaN or infinity: its figures would mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,12 @@ def shard_ranges(samples: int, size: int) -> Iterator[range]:
 
 def shard_path(folder: Path, indices: range) -> Path:
     return folder / f"shard-{indices.start:07d}-{indices.stop:07d}.npz"
+
+
+def decoded_folder(samples_folder: Path, spec: DecoderSpec) -> Path:
+    """Where the pictures of a folder of shards lie: another place for every decoder and way of decoding."""
+    key = digest({"version": DECODED_VERSION, "decoder": spec.model_dump(exclude={"weights"})})
+    return samples_folder / f"decoded-{key[:12]}"
 
 
 def write_shard(path: Path, shard: Shard) -> None:

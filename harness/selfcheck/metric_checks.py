@@ -107,7 +107,7 @@ def _precision_recall(vector: Vector) -> Outcome:
 
 
 def _quantisation(vector: Vector) -> Outcome:
-    from ditbench.harness.quality.images.quantise import quantise
+    from ditbench.harness.sample.quantise import quantise
 
     measured = quantise(np.array(vector["samples"], dtype=np.float32)).tolist()
     return exactly(measured, vector["expected"])

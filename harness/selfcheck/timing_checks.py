@@ -74,7 +74,7 @@ def _sleep(vector: Vector) -> Outcome:
 def _doubled(vector: Vector) -> Outcome:
     """Ratio of medians of two chains, one twice as long, warmed up and interleaved like a method and its baseline."""
     from ditbench.harness.measure.latency import WHOLE, interleave, warm_up
-    from ditbench.harness.suite.schema import LatencyOptions
+    from ditbench.harness.measure.options import LatencyOptions
 
     matrix = torch.full((WIDTH, WIDTH), 1.0 / WIDTH)
 

@@ -32,6 +32,15 @@ class Quantity(Frozen):
     interval: str = Field(description="how low/high were made, or why there is no interval ('exact count')")
 
 
+class Column(Frozen):
+    """How one value of a record is shown where no table knows it: under ``columns`` of the record's ``detail``."""
+
+    name: str = Field(description="of the value")
+    title: str
+    unit: str = Field(default="", description="empty: the value's own")
+    digits: int | None = Field(default=None, ge=0, description="after the point; null: as many as it needs")
+
+
 class Failure(Frozen):
     """Why a measurement has no value."""
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from ditbench.harness.errors import InputError, Position, did_you_mean
+from ditbench.harness.measurements.measurement import Asked
+from ditbench.harness.measurements.registry import measurements
 from ditbench.harness.published.load import fault_of
 from ditbench.harness.suite.expand import Settings
 from ditbench.harness.suite.positions import Node
@@ -14,7 +16,6 @@ from ditbench.methods import registry
 from ditbench.methods.entries import Registry
 from ditbench.methods.facts import Facts
 
-_COMPARED = ("digits",)  # data sets that a quality protocol has a reference of
 GRID = 1000  # timesteps of the training grid
 
 
@@ -27,11 +28,9 @@ def check(settings: Settings, facts: Facts, node: Node, suite: Suite, device: st
     _check_names(settings, node)
     _check_sampler(settings, facts, node)
     _check_guidance(settings, facts, node)
-    _check_agreement(settings, node)
-    _check_training(settings, node)
-    _check_quality(settings, facts, node, suite.quality.protocol)
+    _check_decoder(settings, facts, node)
+    _check_measurements(settings, facts, node, suite)
     _check_execution(settings, node, device)
-    _check_decoder(settings, facts, node, suite)
     _check_published(settings, node)
 
 
@@ -111,49 +110,6 @@ def _check_guidance(settings: Settings, facts: Facts, node: Node) -> None:
         )
 
 
-def _check_agreement(settings: Settings, node: Node) -> None:
-    if "agreement" in settings.measure and settings.weights is None:
-        raise InputError(
-            "agreement of random weights means nothing: give the cell weights, or take agreement out of measure",
-            _place(node, "measure", settings.measure.index("agreement")),
-        )
-
-
-def _check_training(settings: Settings, node: Node) -> None:
-    if "training" in settings.measure and settings.weights is None:
-        raise InputError(
-            "training measures the recipe that the weights keep: give the cell weights, or take training out of "
-            "measure",
-            _place(node, "measure", settings.measure.index("training")),
-        )
-
-
-def _check_quality(settings: Settings, facts: Facts, node: Node, protocol: str) -> None:
-    if "quality" not in settings.measure:
-        return
-    place = _place(node, "measure", settings.measure.index("quality"))
-    if facts.imposed:
-        raise InputError(
-            f"quality under an imposed {facts.imposed} means nothing: take quality out of measure, or "
-            f"{facts.imposed} out of config",
-            place,
-        )
-    if settings.weights is None:
-        raise InputError(
-            "quality of random weights means nothing: give the cell weights, or take quality out of measure",
-            place,
-        )
-    if protocol != "digits":
-        return
-    if settings.dataset is None:
-        raise InputError(f"quality needs a dataset to compare with (known: {', '.join(_COMPARED)})", place)
-    if settings.dataset not in _COMPARED:
-        raise InputError(
-            f"{settings.dataset!r} is there to train on; quality compares with {', '.join(_COMPARED)}",
-            _place(node, "dataset"),
-        )
-
-
 def _check_published(settings: Settings, node: Node) -> None:
     for place, key in enumerate(settings.published):
         if fault := fault_of(key):
@@ -178,35 +134,31 @@ def _check_execution(settings: Settings, node: Node, device: str) -> None:
         )
 
 
-def _check_decoder(settings: Settings, facts: Facts, node: Node, suite: Suite) -> None:
-    if settings.decoder is not None:
-        _check_decoded(settings, facts, node)
-        return
-    if "decode" in settings.measure:
-        raise InputError("decode needs a decoder", _place(node, "measure", settings.measure.index("decode")))
-    if "latency" in settings.measure and "image" in suite.latency.levels:
-        raise InputError(
-            "latency level image decodes, and the cell has no decoder: give it one (decoder: {} has random weights), "
-            "or take image out of latency.levels",
-            _place(node, "measure", settings.measure.index("latency")),
-        )
-
-
-def _check_decoded(settings: Settings, facts: Facts, node: Node) -> None:
+def _check_decoder(settings: Settings, facts: Facts, node: Node) -> None:
     channels = facts.space.channels
-    if facts.space.scale == 1:
+    if settings.decoder is not None and facts.space.scale == 1:
         raise InputError(
             f"decoder: {settings.method} makes pictures of {channels} channel{'s' * (channels != 1)}, not latents: "
             "there is nothing to decode",
             _place(node, "decoder"),
         )
-    compared = [name for name in ("quality", "paired") if name in settings.measure]
-    if compared and settings.decoder is not None and settings.decoder.weights is None:
-        raise InputError(
-            f"{compared[0]} of pictures by a random decoder means nothing: give the decoder weights, or take "
-            f"{compared[0]} out of measure",
-            _place(node, "measure", settings.measure.index(compared[0])),
-        )
+
+
+def _check_measurements(settings: Settings, facts: Facts, node: Node, suite: Suite) -> None:
+    for kind in measurements():
+        if kind.name in settings.measure:
+            asked: Asked[Any] = Asked(
+                method=settings.method,
+                facts=facts,
+                weights=settings.weights,
+                dataset=settings.dataset,
+                decodes=settings.decoder is not None,
+                decoder_weights=settings.decoder.weights if settings.decoder else None,
+                options=suite.options(kind.name),
+                here=_place(node, "measure", settings.measure.index(kind.name)),
+                place=partial(_place, node),
+            )
+            kind.check(asked)
 
 
 @cache

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-from ditbench.harness.errors import InputError
+from ditbench.harness.errors import InputError, field_of
 from ditbench.harness.suite.positions import Node
 from ditbench.methods.entries import UnknownNameError
 from ditbench.methods.errors import ConfigError
@@ -23,9 +22,3 @@ def facts_at(method: str, config: Mapping[str, Any], node: Node) -> Facts:
     except (ConfigError, TypeError) as error:
         place = node.nearest(tuple(field_of(str(error), config).split("."))).position
         raise InputError(f"{method}: {error}", place) from None
-
-
-def field_of(message: str, config: Mapping[str, Any]) -> str:
-    """The field of a suite that a complaint about a config begins with: 'config.depth', else 'config'."""
-    word = re.match(r"\w+", message)
-    return f"config.{word[0]}" if word is not None and word[0] in config else "config"

@@ -11,7 +11,7 @@ import yaml
 
 from ditbench.harness.errors import InputError, Position, did_you_mean
 from ditbench.harness.suite.positions import KeyPath, Node, merge, parse, read_text, respelled_number
-from ditbench.harness.suite.schema import SHORTHAND, Suite
+from ditbench.harness.suite.schema import SHORTHAND, Suite, suite_model
 from ditbench.harness.suite.validation import validate
 
 
@@ -51,7 +51,7 @@ def load_suite(source: str | Path) -> LoadedSuite:
     file = _find(str(source), Path(), Position(Path(source)))
     root, chain = _read(file, ())
     root = _absolute_weights(root)
-    suite = validate(Suite, root)
+    suite = validate(suite_model(), root)
     return LoadedSuite(suite, str(source), chain, _dump(root.plain()), root)
 
 

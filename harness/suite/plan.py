@@ -12,29 +12,23 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
+from ditbench.harness.assets.locations import asset_config, weights_digest
 from ditbench.harness.environment import environment, fingerprint, resolve_threads
 from ditbench.harness.errors import InputError, MissingFileError, Position, did_you_mean
+from ditbench.harness.measurements.registry import measurements
 from ditbench.harness.store.records import CellSpec, DecoderSpec
 from ditbench.harness.suite.checks import check
 from ditbench.harness.suite.expand import Draft, expand
 from ditbench.harness.suite.facts import facts_at
 from ditbench.harness.suite.load import LoadedSuite
-from ditbench.harness.suite.measurements import (
-    BESIDE_BASELINE,
-    Missing,
-    PlannedCell,
-    PlannedMeasurement,
-    latent_side,
-    plan_cell,
-)
+from ditbench.harness.suite.planned import Missing, PlannedCell, PlannedMeasurement, plan_cell
 from ditbench.harness.suite.positions import Node
-from ditbench.harness.suite.schema import MEASUREMENTS, Sampler, Suite
-from ditbench.harness.suite.weights import asset_config, weights_digest
+from ditbench.harness.suite.schema import Sampler, Suite
 from ditbench.methods.code import OWN
 from ditbench.methods.facts import Facts
 from ditbench.methods.registry import code_of, samplers
 
-__all__ = ["BESIDE_BASELINE", "Plan", "PlannedCell", "PlannedMeasurement", "latent_side", "make_plan"]
+__all__ = ["Plan", "PlannedCell", "PlannedMeasurement", "make_plan"]
 
 MIN_SAMPLES = 20
 
@@ -45,6 +39,7 @@ class Plan:
 
     baseline  the cell that ratios are taken against, even where ``only`` left it out of ``cells``
     command   the shell command that makes this plan again
+    fingerprints  device -> what identities of timings on it hold
     """
 
     suite: Suite
@@ -52,9 +47,10 @@ class Plan:
     cells: tuple[PlannedCell, ...]
     command: str
     nodes: Mapping[str, Node] = field(repr=False)
+    fingerprints: Mapping[str, Mapping[str, Any]] = field(repr=False)
 
     def position(self, cell: str, field: str) -> Position:
-        """Where the value of a cell's field was written ('weights', 'config.patch_size'), else the cell."""
+        """Where the value of a cell's field was written ('weights', 'config.KEY'), else the cell."""
         return self.nodes[cell].nearest(tuple(field.split("."))).position
 
     def to_json(self) -> dict[str, Any]:
@@ -105,13 +101,13 @@ def make_plan(
     if not chosen:
         names = ", ".join(list(specs)[:20]) + (", …" if len(specs) > 20 else "")
         raise InputError(f"--only {only}: no cell has such a name{did_you_mean(only or '', specs)}; cells: {names}")
-    fingerprint_of = cache(lambda device: fingerprint(environment(device)))
+    fingerprints = {device: fingerprint(environment(device)) for device in sorted({spec.device for spec in chosen})}
     nodes = {draft.name: draft.node for draft in drafts}
     cells = tuple(
-        plan_cell(loaded, spec, baseline, limit, fingerprint_of(spec.device), nodes[spec.cell], missing)
+        plan_cell(loaded, spec, baseline, limit, fingerprints[spec.device], nodes[spec.cell], missing)
         for spec in chosen
     )
-    return Plan(loaded.suite, baseline, cells, _command(loaded.source, only, device, limit), nodes)
+    return Plan(loaded.suite, baseline, cells, _command(loaded.source, only, device, limit), nodes, fingerprints)
 
 
 def _check_options(device: str | None, limit: int | None) -> None:
@@ -205,7 +201,7 @@ def _spec(
         published=settings.published,
         threads=threads,
         seed=settings.seed,
-        measure=tuple(name for name in MEASUREMENTS if name in settings.measure),
+        measure=tuple(name for name in measurements().names() if name in settings.measure),
         batch=settings.batch,
         timeout_s=settings.timeout_s or suite.limits.timeout_s,
         cost_only=settings.weights is None or bool(facts.imposed),

@@ -6,15 +6,15 @@ cell, mappings deeply. A key set to null falls back to the built-in default, wha
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from functools import cache
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, create_model, field_validator
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-Measurement = Literal[
-    "flops", "latency", "kernels", "memory", "energy", "decode", "training", "agreement", "quality", "paired"
-]
-Level = Literal["step", "sample", "image"]
-MEASUREMENTS: tuple[Measurement, ...] = get_args(Measurement)
+from ditbench.harness.measurements.registry import measurements
+from ditbench.harness.strict import Strict
+
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -26,10 +26,27 @@ Timestep = Annotated[int | float, Field(ge=0, le=999)]
 SHORTHAND = {"sampler": "name", "guidance": "scale", "decoder": "weights"}
 
 
-class Strict(BaseModel):
-    """Base of the schema: no unknown keys, no silent conversion (a whole number may stand for a float)."""
+class _KnownMeasurement:
+    """A name in the registry, as a literal of the names that are there when a suite is read."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(cls._known)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"enum": measurements().names(), "type": "string"}
+
+    @staticmethod
+    def _known(value: Any) -> str:
+        names = measurements().names()
+        if not isinstance(value, str) or value not in names:
+            expected = ", ".join(f"'{name}'" for name in names)
+            raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
+        return value
+
+
+MeasurementName = Annotated[str, _KnownMeasurement]
 
 
 class Guidance(Strict):
@@ -120,7 +137,7 @@ class CellFields(Strict):
     seed: Seed | None = None
     batch: int | None = Field(default=None, ge=1, description="images a timed call; unset: each measurement's own")
     timeout_s: float | None = Field(default=None, gt=0, description="seconds; unset: limits.timeout_s")
-    measure: list[Measurement] | None = Field(default=None, min_length=1)
+    measure: list[MeasurementName] | None = Field(default=None, min_length=1)
 
 
 class Cell(CellFields):
@@ -131,93 +148,7 @@ class Cell(CellFields):
     )
     variant: str | None = Field(default=None, description="shown in tables; may use fields as the name does")
     matrix: dict[str, Annotated[list[Any], Field(min_length=1)]] | None = Field(
-        default=None, min_length=1, description="field (dotted: config.patch_size, guidance.scale) -> values"
-    )
-
-
-class FlopsOptions(Strict):
-    samples: int = Field(
-        default=100, ge=2, le=10_000, description="samples on which token selection is counted, where routers decide"
-    )
-
-
-class LatencyOptions(Strict):
-    """Section 'Latency' of the documentation says what is timed and how."""
-
-    batch: int = Field(default=8, ge=1, description="images a call; guidance doubles the rows")
-    levels: list[Level] = Field(default=["step", "sample"], min_length=1)
-    rounds: int = Field(default=3, ge=3, le=1000, description="at least this many A B B A rounds")
-    budget_s: float = Field(default=10.0, gt=0, description="measuring ends here even if the interval is still wide")
-    warmup_s: float = Field(default=1.0, ge=0)
-    precision: float = Field(
-        default=0.01, gt=0, lt=1, description="stop when the median's 95 % interval is ± this share"
-    )
-
-
-class KernelsOptions(Strict):
-    batch: int = Field(default=8, ge=1)
-    steps: int = Field(default=8, ge=1, description="profiled denoiser calls, spread over the cell's steps")
-
-
-class MemoryOptions(Strict):
-    batch: int = Field(default=8, ge=1)
-
-
-class EnergyOptions(Strict):
-    """Energy of whole sampling loops by the device's own counter."""
-
-    batch: int = Field(default=8, ge=1)
-    window_s: float = Field(default=20.0, gt=0, description="loops are repeated for at least this long")
-    idle_s: float = Field(default=5.0, gt=0, description="idle power is read for this long before")
-
-
-class DecodeOptions(Strict):
-    """How the decoder's calls are timed."""
-
-    batch: int = Field(default=8, ge=1, description="latents a timed call")
-    rounds: int = Field(default=3, ge=3, le=1000)
-    budget_s: float = Field(default=10.0, gt=0, description="measuring ends here even if the interval is still wide")
-    warmup_s: float = Field(default=1.0, ge=0)
-    precision: float = Field(
-        default=0.02, gt=0, lt=1, description="stop when the median's 95 % interval is ± this share"
-    )
-
-
-class TrainingOptions(Strict):
-    """How training steps of the recipe that made a cell's weights are timed."""
-
-    rounds: int = Field(default=3, ge=3, le=1000, description="at least this many A B B A rounds")
-    budget_s: float = Field(default=10.0, gt=0, description="measuring ends here even if the interval is still wide")
-    warmup_s: float = Field(default=1.0, ge=0)
-    precision: float = Field(
-        default=0.02, gt=0, lt=1, description="stop when the median's 95 % interval is ± this share"
-    )
-
-
-class AgreementOptions(Strict):
-    samples: int = Field(
-        default=64, ge=20, le=10_000, description="samples along whose making patch sizes are compared"
-    )
-
-
-class QualityOptions(Strict):
-    protocol: str = "digits"
-    reference: str | None = Field(
-        default=None, description="a name in ditbench.toml or an npz; the digits protocol has its own"
-    )
-    samples: int = Field(default=1000, ge=20, le=1_000_000, description="a seed block")
-    shard: int = Field(default=100, ge=1, le=4096, description="images a shard = images a batch")
-    seed_blocks: int = Field(
-        default=1,
-        ge=1,
-        le=100,
-        description="independent sets, by seeds seed, seed + 1, …; figures are means",
-    )
-
-
-class PairedOptions(Strict):
-    lpips: Literal["alex", "vgg", "squeeze"] | None = Field(
-        default=None, description="backbone of LPIPS, from ditbench.toml; unset: LPIPS is left out"
+        default=None, min_length=1, description="field (dotted: config.KEY, guidance.scale) -> values"
     )
 
 
@@ -227,7 +158,7 @@ class Limits(Strict):
 
 
 class Suite(Strict):
-    """A whole suite, after ``extends`` was followed."""
+    """A whole suite, after ``extends`` was followed, as far as no measurement adds to it; see ``suite_model``."""
 
     suite: Name
     title: str = ""
@@ -238,14 +169,23 @@ class Suite(Strict):
     baseline: str | None = Field(default=None, description="the cell that ratios are taken against")
     defaults: CellFields = Field(default_factory=CellFields)
     cells: list[Cell] = Field(min_length=1)
-    flops: FlopsOptions = Field(default_factory=FlopsOptions)
-    latency: LatencyOptions = Field(default_factory=LatencyOptions)
-    kernels: KernelsOptions = Field(default_factory=KernelsOptions)
-    memory: MemoryOptions = Field(default_factory=MemoryOptions)
-    energy: EnergyOptions = Field(default_factory=EnergyOptions)
-    decode: DecodeOptions = Field(default_factory=DecodeOptions)
-    training: TrainingOptions = Field(default_factory=TrainingOptions)
-    agreement: AgreementOptions = Field(default_factory=AgreementOptions)
-    quality: QualityOptions = Field(default_factory=QualityOptions)
-    paired: PairedOptions = Field(default_factory=PairedOptions)
     limits: Limits = Field(default_factory=Limits)
+
+    def options(self, measurement: str) -> Strict:
+        """What the suite says of a measurement."""
+        found: Strict = getattr(self, measurement)
+        return found
+
+
+def suite_model() -> type[Suite]:
+    """The whole schema: ``Suite`` with the options of every measurement under its name."""
+    return _with_options(tuple(measurements().names()))
+
+
+@cache
+def _with_options(names: tuple[str, ...]) -> type[Suite]:
+    if taken := [name for name in names if name in Suite.model_fields]:
+        raise ValueError(f"a measurement cannot be called {taken[0]!r}: a suite has a field of that name")
+    kinds = {name: measurements()[name].options for name in names}
+    fields: dict[str, Any] = {name: (kind, Field(default_factory=kind)) for name, kind in kinds.items()}
+    return create_model("Suite", __base__=Suite, __doc__="A whole suite, after ``extends`` was followed.", **fields)

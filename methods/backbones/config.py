@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ditbench.methods.config import make_config
@@ -70,6 +70,12 @@ class DiTConfig:
     @property
     def tokens(self) -> int:
         return (self.input_size // self.patch_size) ** 2
+
+    @property
+    def static_shape(self) -> dict[str, Any]:
+        """The fields of the static base of a model with this config: what its weights depend on."""
+        names = [field.name for field in fields(DiTConfig) if field.name not in ("adapter", "prepared_mib")]
+        return {name: getattr(self, name) for name in names}
 
     @property
     def head_channels(self) -> int:

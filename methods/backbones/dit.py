@@ -6,7 +6,6 @@ Parameter names and shapes are those of the public checkpoints, so that they loa
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -111,6 +110,7 @@ class DiT(Adapted, StaticWork, nn.Module):
     def __init__(self, config: DiTConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or DiTConfig()
+        self.prepared_mib = config.prepared_mib
         self.x_embedder = PatchEmbed(self.stored_size, config.in_channels, config.hidden_size)
         self.t_embedder = TimestepEmbedder(config.hidden_size)
         self.y_embedder = LabelEmbedder(config.num_classes, config.hidden_size)
@@ -119,7 +119,7 @@ class DiT(Adapted, StaticWork, nn.Module):
         self.final_layer = FinalLayer(config.hidden_size, self.stored_size**2 * config.head_channels)
         if not self.pos_embed.is_meta:
             self.initialize()
-        self.add_adapters(config.hidden_size)
+        self.add_adapters(config.adapter, self.blocks, self.t_embedder, config.hidden_size)
 
     def make_block(self, config: DiTConfig) -> DiTBlock:
         """One transformer block; dynamic methods put their own kind here."""
@@ -133,6 +133,13 @@ class DiT(Adapted, StaticWork, nn.Module):
     @property
     def facts(self) -> Facts:
         return self.config.facts
+
+    @property
+    def static_shape(self) -> dict[str, Any]:
+        return self.config.static_shape
+
+    def static_base(self) -> DiT:
+        return DiT(DiTConfig(**self.static_shape))
 
     @property
     def in_channels(self) -> int:
@@ -224,12 +231,6 @@ class DiT(Adapted, StaticWork, nn.Module):
         tokens = call.through([partial(block, c=c, call=call, packing=packing) for block in self.blocks], tokens)
         self.rest()
         return tokens
-
-    def plan(self, timesteps: Sequence[float], *, stages: int = 1) -> list[StepPlan]:
-        return [self.at_its_time(StepPlan(float(t))) for t in timesteps]
-
-    def prepare(self, plan: StepPlan) -> None:
-        self.fold(plan)
 
     def embed(self, x: Tensor, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs of the first block: tokens (B, N, C) with their positions, and the condition (B, C)."""

@@ -22,6 +22,7 @@ from ditbench.methods.dydit.activity import counts
 from ditbench.methods.dydit.block import DynamicBlock, Masks
 from ditbench.methods.dydit.choices import TOKENS, Kept, Width
 from ditbench.methods.dydit.config import DyDiTConfig
+from ditbench.methods.dydit.ranking import rank_by_magnitude
 from ditbench.methods.dydit.routers import TokenRouter, WidthRouter
 from ditbench.methods.dydit.tokens import impose
 from ditbench.methods.dydit.width import AttentionSlice, Indices, MlpSlice, slice_attention, slice_mlp
@@ -177,6 +178,12 @@ class DyDiT(DiT):
 
     # Training of what is added to the base
 
+    def put_base(self, static: nn.Module, *, rank: bool = False, **options: Any) -> None:
+        """``rank``: order its heads and channels by magnitude."""
+        super().put_base(static, **options)
+        if rank:
+            rank_by_magnitude(self)
+
     def is_added(self, name: str) -> bool:
         return super().is_added(name) or "_rate.router." in name or ".token_selection." in name
 
@@ -217,14 +224,14 @@ class DyDiT(DiT):
     def _run(self, x: Tensor, t: Tensor, y: Tensor, plan: StepPlan, call: Call) -> Tensor:
         tokens, c = self.embed(x, t, y)
         rows, length, device = int(tokens.shape[0]), int(tokens.shape[1]), str(tokens.device)
-        imposed, kept = plan.get(Kept), list[Tensor]()
+        imposed, kept = plan.get(Kept), dict[int, Tensor]()
 
         def run(layer: int, x: Tensor) -> Tensor:
             attention, mlp = self.slices(layer, plan)
             instead = None if imposed is None else impose(rows, length, imposed.tokens[layer], layer, device)
             x, mask = self.layers[layer].run(x, c, attention, mlp, call, instead)
             if mask is not None:
-                kept.append(mask)
+                kept[layer] = mask
             return x
 
         tokens = call.through([partial(run, layer) for layer in range(self.config.depth)], tokens)
@@ -232,11 +239,15 @@ class DyDiT(DiT):
             self._record(call.ledger, plan, rows, kept, imposed)
         return self.head(tokens, c)
 
-    def _record(self, ledger: WorkLedger, plan: StepPlan, rows: int, kept: list[Tensor], imposed: Kept | None) -> None:
-        if not kept:
+    def _record(
+        self, ledger: WorkLedger, plan: StepPlan, rows: int, kept: dict[int, Tensor], imposed: Kept | None
+    ) -> None:
+        """``kept``: which tokens passed the MLP, by layer; in a layer that did not run, none."""
+        if not self.config.sdt:
             ledger.record(plan, rows)
             return
-        masks = torch.stack(kept)
+        none = torch.zeros(rows, self.config.tokens, dtype=torch.bool, device=self.pos_embed.device)
+        masks = torch.stack([kept.get(layer, none) for layer in range(self.config.depth)])
         if imposed is not None:
             counts = tuple(rows * count for count in imposed.tokens)
         else:

@@ -20,9 +20,10 @@ from ditbench.methods.call import Call
 from ditbench.methods.conditions import LABEL, Conditions
 from ditbench.methods.config import make_config
 from ditbench.methods.errors import ConfigError
-from ditbench.methods.flexidit.choices import PATCH_SIZE, Patch
+from ditbench.methods.flexidit.choices import PATCH_SIZE, Layout, Patch
 from ditbench.methods.flexidit.config import FlexiDiTConfig
 from ditbench.methods.flexidit.cost import macs
+from ditbench.methods.flexidit.filling import fill
 from ditbench.methods.flexidit.packing import choose_layouts, run_pair
 from ditbench.methods.flexidit.patching import patch_positions, project_embedding, project_head
 from ditbench.methods.flexidit.schedule import Resolved
@@ -104,6 +105,10 @@ class FlexiDiT(DiT):
         if self.config.recipe == "shared":
             return None if self.config.adapter is None else ALL
         return str(size) if self._adapted(size) else None
+
+    def put_base(self, static: nn.Module, **options: Any) -> None:
+        self.no_options(options)
+        fill(self, static)
 
     def is_added(self, name: str) -> bool:
         return super().is_added(name) or name.startswith(("size_embed.", "new_sizes.", "size_norms."))
@@ -210,7 +215,7 @@ class FlexiDiT(DiT):
         return choose_layouts(self, plans, rows, same_class) if self.config.layout == "auto" else {}
 
     def alternatives(self, plan: StepPlan) -> dict[str, StepPlan]:
-        alone = plan.branches[0]
+        alone = plan.branches[0].without(Layout)
         return {f"{PATCH_SIZE} {size}": alone.having(self.patch(size)) for size in self.patch_sizes}
 
     def loop_problem(self, plans: Sequence[StepPlan], guided: Sequence[bool]) -> Problem | None:

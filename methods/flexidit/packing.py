@@ -110,8 +110,10 @@ def run_pair(
         return model(x, t, y, call=ours), model(x, t, y_guide, call=theirs)
     large, small = model.size_of(first), model.size_of(second)
     fine, coarse = model.tokens_of(x, large), model.tokens_of(x, small)
-    images, same_class = x.shape[0], y_guide is y
-    arrangement = arrange(layout, images, fine.shape[1], coarse.shape[1], same_class, str(x.device))
+    # whole numbers also where a tracer makes tensors of shapes, so that what is kept is found again
+    images, long, short = int(x.shape[0]), int(fine.shape[1]), int(coarse.shape[1])
+    same_class = y_guide is y
+    arrangement = arrange(layout, images, long, short, same_class, str(x.device))
     c = model.condition(t, y)
     conditions = c if same_class else torch.cat([c, model.condition(t, y_guide)])
     rows = join(fine, coarse, arrangement)

@@ -5,6 +5,7 @@ Projecting kernels and folding updates in happens once, not in calls: it is in n
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,15 +27,21 @@ def work_units(model: FlexiDiT, plan: StepPlan, rows: int) -> list[WorkUnit]:
     """See ``Denoiser.work``. A plan with a layout counts what that executed, for rows / 2 images."""
     config = model.config
     size, layout = model.size_of(plan), plan.get(Layout)
-    if layout is not None:
+    if plan.guidance is not None and layout is not None:
         return _packed(model, plan, layout, rows // 2)
     if plan.guidance is not None:
-        return [unit for branch in plan.branches for unit in work_units(model, branch, rows // 2)]
+        both = [unit for branch in plan.branches for unit in work_units(model, branch, rows // 2)]
+        return _of_rows(both, rows // 2)
     return [
         *model.work_of_condition(rows),
         *_ends(model, size, rows),
         *model.work_of_blocks(rows, config.tokens_at(size), plan, model.update_at(size)),
     ]
+
+
+def _of_rows(units: list[WorkUnit], rows: int) -> list[WorkUnit]:
+    """Pieces whose rows are not those of the call: they are other pieces than the same of a call with as many."""
+    return [replace(unit, key=f"{unit.key}, {rows} of the rows") for unit in units]
 
 
 def _ends(model: FlexiDiT, size: int, rows: int) -> list[WorkUnit]:
@@ -70,9 +77,8 @@ def _packed(model: FlexiDiT, plan: StepPlan, layout: Layout, images: int) -> lis
     packed = PackedBlock(model.blocks[0], layout.name, images, long, short, layout.same_class)
     block = BlockWork(packed, model.switch, update)
     return [
-        *model.work_of_condition(conditions),
-        *_ends(model, large, images),
-        *_ends(model, small, images),
+        *_of_rows(model.work_of_condition(conditions), conditions),
+        *_of_rows([*_ends(model, large, images), *_ends(model, small, images)], images),
         WorkUnit(
             f"block {layout.name} of {long} and {short}, {conditions} conditions",
             config.depth,

@@ -1,13 +1,17 @@
-"""What a transformer with adapters adds to one without: their place, their switch, what is trained of it."""
+"""What a model with adapters adds to one without: their place, their switch, what is trained of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ditbench.methods.bases import Based
+from ditbench.methods.errors import ConfigError
+from ditbench.methods.lora.config import AdapterConfig
 from ditbench.methods.lora.lora import LoraLinear, Switch, add_lora
 from ditbench.methods.plans import Choice, StepPlan
 from ditbench.methods.prepared import KeepsPrepared
@@ -24,11 +28,13 @@ class FoldedAt(Choice):
     time: float
 
 
-class Adapted(KeepsPrepared):
-    """A model with ``blocks``, a ``t_embedder`` and ``config.adapter``; None: every method here does nothing."""
+class Adapted(Based, KeepsPrepared):
+    """A model whose linear layers may have low-rank updates: inherit it before ``StaticWork``, end ``__init__`` with
+    ``add_adapters``, begin ``forward`` with ``adapt`` and say the ``static_base``. Without an adapter all methods here
+    do nothing.
+    """
 
-    blocks: nn.ModuleList
-    t_embedder: nn.Module
+    _adapter: AdapterConfig | None = None
     switch: Switch
     lora_layers: list[LoraLinear]
 
@@ -37,25 +43,41 @@ class Adapted(KeepsPrepared):
         """Names of the updates of every adapted layer."""
         return (ALL,)
 
-    def add_adapters(self, width: int) -> None:
-        """Adapters on the layers that the config names; ``width`` of the timestep embedding."""
-        self.lora_layers = []
+    @property
+    def adapter(self) -> AdapterConfig | None:
+        return self._adapter
+
+    def add_adapters(
+        self, adapter: AdapterConfig | None, root: nn.Module, embedder: nn.Module | None = None, width: int = 1
+    ) -> None:
+        """Adapters on the layers under ``root`` that ``adapter`` names; ``embedder`` of timesteps, (B,) -> (B, width).
+
+        Raises ConfigError.
+        """
+        self.lora_layers, self._adapter = [], adapter
         self.switch = Switch(prepared=self.prepared)
-        adapter = self.config.adapter
         if adapter is None or not self.adapter_names:
             return
+        if adapter.timed and embedder is None:
+            raise ConfigError("adapter: experts are mixed by the timestep's embedding, and this model shows none")
         self.switch.folded = adapter.folded
-        self.switch.embedder = self.t_embedder if adapter.timed else None
-        self.lora_layers = add_lora(self.blocks, adapter, self.adapter_names, self.switch, width)
+        self.switch.embedder = embedder if adapter.timed else None
+        self.lora_layers = add_lora(root, adapter, self.adapter_names, self.switch, width)
 
     @property
     def timed(self) -> bool:
         """Whether updates depend on the timestep."""
-        return self.config.adapter is not None and self.config.adapter.timed
+        return self._adapter is not None and self._adapter.timed
+
+    def plan(self, timesteps: Sequence[float], *, stages: int = 1) -> list[StepPlan]:
+        return [self.at_its_time(StepPlan(float(t))) for t in timesteps]
+
+    def prepare(self, plan: StepPlan) -> None:
+        self.fold(plan)
 
     def runs_beside(self, plan: StepPlan | None) -> bool:
         """Whether updates run beside the weights at inference under ``plan``, not folded into them."""
-        adapter = self.config.adapter
+        adapter = self._adapter
         if adapter is None:
             return False
         return not adapter.folded or (adapter.timed and folded_time(plan) is None)
@@ -64,13 +86,13 @@ class Adapted(KeepsPrepared):
         """``plan`` with the time that updates are folded in for, where there is one."""
         return plan.having(FoldedAt(plan.timestep)) if self.timed and self.switch.folded else plan
 
-    def adapt(self, t: Tensor, plan: StepPlan | None, update: str | None = ALL) -> None:
+    def adapt(self, t: Tensor, plan: StepPlan | None = None, update: str | None = ALL) -> None:
         """Tell the adapted layers what this call runs with; ``rest`` ends it.
 
         Where updates by time are not folded (in training, and without a plan that says a time) every row of ``t`` (B,)
         has its own.
         """
-        if self.config.adapter is not None:
+        if self._adapter is not None:
             self._adapt(t, plan, update)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # a compiled call would be made anew for every time
@@ -79,16 +101,17 @@ class Adapted(KeepsPrepared):
         switch.active, switch.embedded = update, None
         switch.time = folded_time(plan)
         if self.timed and update is not None and (self.training or self.runs_beside(plan)):
-            switch.embedded = self.t_embedder(t)
+            assert switch.embedder is not None
+            switch.embedded = switch.embedder(t)
 
     def rest(self) -> None:
         """The call is over: let go of its embeddings."""
-        if self.config.adapter is not None:
+        if self._adapter is not None:
             self.switch.embedded = None
 
     def fold(self, plan: StepPlan, update: str | None = ALL) -> None:
         """Fold ``update`` into the weights for ``plan``, to be kept."""
-        if self.config.adapter is None or self.runs_beside(plan) or update is None:
+        if self._adapter is None or self.runs_beside(plan) or update is None:
             return
         self.switch.active, self.switch.time = update, folded_time(plan)
         for layer in self.lora_layers:
@@ -97,15 +120,7 @@ class Adapted(KeepsPrepared):
     # What is trained
 
     def is_added(self, name: str) -> bool:
-        """Whether a parameter is no part of the static base: what is trained on top of a frozen one, and saved."""
         return ".adapters." in name
-
-    def freeze_base(self) -> None:
-        """Leave only what is added to the base to be trained; nothing to do without adapters."""
-        if self.config.adapter is None:
-            return
-        for name, parameter in self.named_parameters():
-            parameter.requires_grad_(self.is_added(name))
 
 
 def folded_time(plan: StepPlan | None) -> float | None:

@@ -13,14 +13,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ditbench.methods.backbones.config import DiTConfig
-from ditbench.methods.backbones.dit import DiT
-from ditbench.methods.conversion import static_shape
-from ditbench.methods.errors import CheckpointError
+from ditbench.methods.bases import OnBase
+from ditbench.methods.entries import UnknownNameError
+from ditbench.methods.errors import CheckpointError, ConfigError
 from ditbench.methods.weights import Shaped, compare, load_into, mismatch, read_shapes, sha256_file
-from ditbench.methods.zoo import checkpoint, manifest
+from ditbench.methods.zoo import ZOO, checkpoint
 
-KEY, ZOO = "adapter", "zoo:"
+KEY = "adapter"
 
 
 @dataclass(frozen=True)
@@ -30,26 +29,27 @@ class Origin:
     base         the static weights: 'zoo:NAME', or a path as it was written
     base_sha256  digest of their file, hex
     method       registered name of what was trained
-    rank_parts   whether the base's heads and channels were ordered by magnitude (DyDiT)
     scale        of the updates, alpha / rank, which no tensor shows
+    options      of taking over the base: whether DyDiT ordered its parts, say
     """
 
     base: str
     base_sha256: str
     method: str
-    rank_parts: bool
     scale: float
+    options: Mapping[str, Any]
 
     @classmethod
-    def of(cls, model: DiT, method: str, base: str, file: Path, rank_parts: bool) -> Self:
+    def of(cls, model: OnBase, method: str, base: str, file: Path, options: Mapping[str, Any]) -> Self:
         """For a ``model`` with adapters on the weights in ``file``, which is called ``base``."""
-        return cls(base, sha256_file(file), method, rank_parts, model.config.adapter.scale)
+        assert model.adapter is not None
+        return cls(base, sha256_file(file), method, model.adapter.scale, options)
 
     def metadata(self) -> dict[str, Any]:
         return {KEY: asdict(self)}
 
 
-def added(model: DiT, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def added(model: OnBase, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What of a ``state`` of ``model`` is not its base's."""
     return {name: value for name, value in state.items() if model.is_added(name)}
 
@@ -67,10 +67,13 @@ def read_origin(path: str | PathLike[str]) -> Origin | None:
         return None
     try:
         found = json.loads(text)
+        if "rank_parts" in found:  # as older files say it
+            found["options"] = {"rank": True} if found["rank_parts"] else {}
         origin = Origin(**{field.name: found[field.name] for field in fields(Origin)})
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: what it says of its base is not readable ({error!r})") from None
-    if not all(isinstance(value, str) for value in (origin.base, origin.base_sha256, origin.method)):
+    strings = all(isinstance(value, str) for value in (origin.base, origin.base_sha256, origin.method))
+    if not strings or not isinstance(origin.options, dict):
         raise CheckpointError(f"{path}: what it says of its base is not readable")
     return origin
 
@@ -83,10 +86,10 @@ def base_file(path: Path, origin: Origin, given: Path | None = None) -> Path:
     if given is not None:
         file = given
     elif origin.base.startswith(ZOO):
-        name = origin.base.removeprefix(ZOO)
-        if name not in manifest():
-            raise CheckpointError(f"{path} was made on {origin.base}, which is not in the zoo: give the base")
-        file = checkpoint(name)
+        try:
+            file = checkpoint(origin.base.removeprefix(ZOO))
+        except UnknownNameError:
+            raise CheckpointError(f"{path} was made on {origin.base}, which is not in the zoo: give the base") from None
     else:
         places = (path.parent / origin.base, Path(origin.base))
         file = next((place for place in places if place.is_file()), places[0])
@@ -106,11 +109,11 @@ def adapter_mismatch(
     """One line that says why adapters do not fit ``model``, or why their base does not; None if both fit."""
     if (problem := _misfit(model, origin, state)) is not None:
         return problem
-    assert isinstance(model, DiT)
+    assert isinstance(model, OnBase)
     try:
         file = base_file(path, origin, base)
         with torch.device("meta"):
-            static = DiT(DiTConfig(**static_shape(model.config)))
+            static = model.static_base()
         problem = mismatch(static, read_shapes(file))
     except CheckpointError as error:
         return str(error)
@@ -124,37 +127,24 @@ def load_adapter(
     was."""
     if (problem := _misfit(model, origin, state)) is not None:
         raise CheckpointError(f"{path} does not fit {type(model).__name__}: {problem}")
-    assert isinstance(model, DiT)
+    assert isinstance(model, OnBase)
     file = base_file(path, origin, base)
-    static = load_into(DiT(DiTConfig(**static_shape(model.config))), file)
-    assert isinstance(static, DiT)
-    put_base(model, static, origin.rank_parts)
+    static = load_into(model.static_base(), file)
+    try:
+        model.put_base(static, **origin.options)
+    except ConfigError as error:
+        raise CheckpointError(f"{path} does not fit: {error}") from None
     model.load_state_dict({**model.state_dict(), **state}, strict=True)
 
 
-def put_base(model: DiT, static: DiT, rank_parts: bool) -> None:
-    """Put the weights of ``static`` into ``model`` as a conversion does; what it adds stays as it is."""
-    from ditbench.methods.dydit import convert as dydit
-    from ditbench.methods.dydit.model import DyDiT
-    from ditbench.methods.flexidit import convert as flexidit
-    from ditbench.methods.flexidit.model import FlexiDiT
-
-    if isinstance(model, DyDiT):
-        dydit.fill(model, static, rank_parts)
-    elif isinstance(model, FlexiDiT):
-        flexidit.fill(model, static)
-    else:
-        model.load_state_dict({**model.state_dict(), **static.state_dict()}, strict=True)
-
-
 def _misfit(model: nn.Module, origin: Origin, state: Mapping[str, Tensor | Shaped]) -> str | None:
-    if not isinstance(model, DiT) or model.config.adapter is None:
+    if not isinstance(model, OnBase) or model.adapter is None:
         return f"it holds adapters of {origin.method}, and the model has none: give its config an adapter"
     if (adopt := getattr(model, "adopt_format", None)) is not None:
         adopt(state)
     if (problem := compare(added(model, model.state_dict()), state)) is not None:
         return problem
-    scale = model.config.adapter.scale
+    scale = model.adapter.scale
     if scale != origin.scale:
         return f"its updates are scaled by {origin.scale:g} (alpha / rank), and the model's by {scale:g}"
     return None

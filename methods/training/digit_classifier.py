@@ -6,6 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ditbench.methods.training.data.digits import Digits
+from ditbench.methods.training.loop import LossOf
+from ditbench.methods.training.recipe import Recipe
+
 
 class DigitClassifier(nn.Module):
     """images (B, 1, 8, 8) in [-1, 1] -> logits (B, 10); ``features`` gives the (B, 64) layer before them.
@@ -29,3 +33,18 @@ class DigitClassifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.features(images))
         return logits
+
+
+def classification(data: Digits, recipe: Recipe) -> LossOf:
+    """Cross-entropy on images shifted by up to a pixel with a little noise, so that features are smooth."""
+
+    def loss(model: nn.Module, generator: torch.Generator, step: int) -> Tensor:
+        rows = torch.randint(len(data.labels), (recipe.batch,), generator=generator)
+        padded = F.pad(data.images[rows], (1, 1, 1, 1), value=-1.0)
+        down, right = torch.randint(3, (2, recipe.batch), generator=generator)
+        windows = padded.unfold(2, 8, 1).unfold(3, 8, 1)
+        images = windows[torch.arange(recipe.batch), :, down, right]
+        images = images + 0.1 * torch.randn(images.shape, generator=generator)
+        return F.cross_entropy(model(images), data.labels[rows], label_smoothing=0.05)
+
+    return loss

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 
 class Strict(BaseModel):
@@ -67,6 +68,22 @@ class FlexibleRecipe(Strict):
     matching: MatchingRecipe | None = Field(default=None, description="adds the distribution-matching term")
 
 
+@dataclass(frozen=True)
+class Section:
+    """What follows the name of a method that does not read the section, and of one that needs it; '' for none does."""
+
+    misplaced: str
+    needed: str = ""
+
+
+SECTIONS = {
+    "dynamic": Section("has no routers to train", "with the target of its routers"),
+    "flexible": Section("has one patch size", "with its patch sizes"),
+    "options": Section("is trained without options"),
+}
+"""Sections of a recipe that objectives read, each its own."""
+
+
 class Recipe(Strict):
     """One training run of a denoiser or of the digit classifier."""
 
@@ -78,6 +95,7 @@ class Recipe(Strict):
     base: str | None = Field(default=None, description="static weights to start from: 'zoo:NAME' or a path")
     dynamic: DynamicRecipe | None = Field(default=None, description="trains a dynamic method")
     flexible: FlexibleRecipe | None = Field(default=None, description="trains a method of many patch sizes")
+    options: dict[str, Any] | None = Field(default=None, description="of a plugin's own objective, which checks them")
     dataset: str = "digits"
     data: str | None = Field(default=None, description="folder of a data set that lies on disk")
     steps: int = Field(ge=1)
@@ -88,3 +106,23 @@ class Recipe(Strict):
     optimizer: OptimizerRecipe = Field(default_factory=lambda: OptimizerRecipe.model_validate({}))
     stored: Literal["float32", "float16"] = Field(default="float32", description="precision of the final checkpoint")
     checkpoint_every: int = Field(default=500, ge=1, description="steps between resumable checkpoints")
+
+    @property
+    def sections(self) -> set[str]:
+        """Which of ``SECTIONS`` it has."""
+        return {name for name in SECTIONS if getattr(self, name) is not None}
+
+    @property
+    def course(self) -> dict[str, Any]:
+        """How long it trains and on what choices: equal for ways of training that are set side by side."""
+        flexible = None if self.flexible is None else self.flexible.model_dump(mode="json")
+        found: dict[str, Any] = {"steps": self.steps, "batch": self.batch, "flexible": flexible}
+        return found if self.options is None else {**found, "options": self.options}
+
+    @model_serializer(mode="wrap")
+    def _without_unset_options(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As recipes were stored before there were options."""
+        stored: dict[str, Any] = handler(self)
+        if self.options is None:
+            stored.pop("options", None)
+        return stored

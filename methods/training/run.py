@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,19 +10,17 @@ import torch
 from torch import nn
 
 from ditbench import methods
-from ditbench.methods.backbones.dit import DiT
-from ditbench.methods.conversion import static_shape
-from ditbench.methods.dydit.model import DyDiT
+from ditbench.methods.adaptation import FULL
+from ditbench.methods.bases import OnBase
 from ditbench.methods.errors import ConfigError
-from ditbench.methods.flexidit.model import FlexiDiT
-from ditbench.methods.lora.accounting import accounting
-from ditbench.methods.lora.files import Origin, added, put_base
+from ditbench.methods.lora.files import Origin, added
 from ditbench.methods.registry import datasets
+from ditbench.methods.registry import methods as registered
+from ditbench.methods.training.accounting import accounting
 from ditbench.methods.training.data.digits import Digits
-from ditbench.methods.training.digit_classifier import DigitClassifier
-from ditbench.methods.training.flexible import check_sizes, flexible_denoising
+from ditbench.methods.training.digit_classifier import DigitClassifier, classification
 from ditbench.methods.training.loop import LossOf, train
-from ditbench.methods.training.objectives import Data, classification, denoising, dynamic_denoising
+from ditbench.methods.training.objectives import Data, Objective, objective_of
 from ditbench.methods.training.recipe import Recipe
 from ditbench.methods.weights import save_state
 
@@ -45,7 +42,7 @@ def run_recipe(
 ) -> TrainingResult:
     """Train as ``recipe`` says into ``folder``; resumes there after a kill.
 
-    ``base``: the file that ``recipe.base`` names. Raises CheckpointError, ConfigError.
+    ``base``: the file that ``recipe.base`` names. Raises UnknownNameError, CheckpointError, ConfigError.
     """
     torch.manual_seed(recipe.seed)
     if recipe.kind == "classifier":
@@ -73,11 +70,10 @@ def run_recipe(
     path = folder / f"{recipe.recipe}.safetensors"
     dtype = torch.float16 if recipe.stored == "float16" else torch.float32
     state, metadata = trained.ema, {"recipe": recipe.model_dump()}
-    if base is not None and isinstance(model, DiT) and model.config.adapter is not None:
+    if base is not None and isinstance(model, OnBase) and model.adapter is not None:
         assert recipe.base is not None
-        ranked = recipe.dynamic is not None and recipe.dynamic.rank
-        state = added(model, state)
-        metadata |= Origin.of(model, recipe.method, recipe.base, base, ranked).metadata()
+        state, options = added(model, state), objective_of(recipe).conversion(recipe)
+        metadata |= Origin.of(model, recipe.method, recipe.base, base, options).metadata()
     state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
     return TrainingResult(path, save_state(path, state, metadata), figures)
 
@@ -86,53 +82,56 @@ def prepared(recipe: Recipe, base: Path | None, device: str = "cpu") -> tuple[nn
     """A denoiser's model as its training begins, on ``device``, only what is trained marked so, and its loss.
 
     ``base``: the file that ``recipe.base`` names. What is fresh in the model is drawn from torch's own generator.
-    Raises CheckpointError, ConfigError.
+    Raises UnknownNameError, CheckpointError, ConfigError.
     """
-    model = _denoiser(recipe, base).to(device)
-    return model, _objective(recipe)(cast(Data, _data(recipe)), recipe, device)
+    objective = objective_of(recipe)
+    model = _denoiser(recipe, objective, base).to(device)
+    return model, objective(cast(Data, _data(recipe)), recipe, device)
 
 
 def _data(recipe: Recipe) -> Any:
     return datasets()[recipe.dataset].load()(**({} if recipe.data is None else {"folder": recipe.data}))
 
 
-def _objective(recipe: Recipe) -> Callable[[Data, Recipe, str], LossOf]:
-    if recipe.dynamic is not None:
-        return dynamic_denoising
-    return flexible_denoising if recipe.flexible is not None else denoising
+def steps_differ(recipe: Recipe) -> bool:
+    """Whether some steps of the training cost more than others. Raises UnknownNameError, ConfigError."""
+    return objective_of(recipe).steps_differ(recipe)
 
 
-def _denoiser(recipe: Recipe, base: Path | None) -> nn.Module:
+def adaptation_of(recipe: Recipe, model: nn.Module) -> dict[str, Any]:
+    """How the recipe makes weights from its base's, as records tell it: the fields of ``Adaptation``, and
+
+    family  equal for ways of training that can be compared
+    course  equal for those that are set side by side
+    """
+    adapter = model.adapter if isinstance(model, OnBase) else None
+    return {
+        **asdict(FULL if adapter is None else adapter.adaptation),
+        "family": {
+            "config": registered()[recipe.method].without_adapter(recipe.config),
+            "base": recipe.base,
+            "dataset": recipe.dataset,
+            "target": objective_of(recipe).target(recipe),
+        },
+        "course": recipe.course,
+    }
+
+
+def _denoiser(recipe: Recipe, objective: Objective, base: Path | None) -> nn.Module:
     """The recipe's model, with the weights of its base where it has one."""
     if recipe.base is not None and base is None:
         raise ConfigError(f"base: {recipe.base} was not given")
-    model = methods.build(recipe.method, **recipe.config)
-    _check_sections(recipe, model)
-    plain = recipe.dynamic is None and recipe.flexible is None
-    if not isinstance(model, DiT) or (plain and model.config.adapter is None):
-        return model if base is None else methods.load_weights(model, base)
-    if base is not None:
-        static = cast(DiT, methods.load_weights(methods.build("dit", **static_shape(model.config)), base))
-        options = {"rank": recipe.dynamic.rank} if recipe.dynamic is not None else {}
-        if plain:
-            put_base(model, static, rank_parts=False)
+    model, converts = methods.build(recipe.method, **recipe.config), registered()[recipe.method].converter
+    objective.check(recipe, model)
+    if base is not None and isinstance(model, OnBase) and (converts or model.adapter is not None):
+        static, options = methods.load_weights(model.static_base(), base), objective.conversion(recipe)
+        if converts:
+            model = methods.convert(static, recipe.method, **options, **recipe.config)
         else:
-            model = cast(DiT, methods.convert(static, recipe.method, **options, **recipe.config))
-    if recipe.dynamic is not None:
-        cast(DyDiT, model).open_routers(recipe.dynamic.router_bias)
-    model.freeze_base()
+            model.put_base(static, **options)
+    elif base is not None:
+        methods.load_weights(model, base)
+    objective.ready(recipe, model)
+    if isinstance(model, OnBase):
+        model.freeze_base()
     return model
-
-
-def _check_sections(recipe: Recipe, model: nn.Module) -> None:
-    """Raise ConfigError where the recipe's sections are not what its method trains with."""
-    if recipe.dynamic is None and isinstance(model, DyDiT):
-        raise ConfigError(f"{recipe.method} needs a section 'dynamic' with the target of its routers")
-    if recipe.dynamic is not None and not isinstance(model, DyDiT):
-        raise ConfigError(f"dynamic: {recipe.method} has no routers to train")
-    if recipe.flexible is None and isinstance(model, FlexiDiT):
-        raise ConfigError(f"{recipe.method} needs a section 'flexible' with its patch sizes")
-    if recipe.flexible is not None:
-        if not isinstance(model, FlexiDiT):
-            raise ConfigError(f"flexible: {recipe.method} has one patch size")
-        check_sizes(recipe.flexible, model)

@@ -63,7 +63,7 @@ def adaptation_picture(view: RunView) -> Picture | None:
         figure.draw_without_rendering()
         for axes, (_, costs, unit) in zip(panels, axes_of, strict=True):
             _label(axes, groups, costs, unit)
-        # The labels have their places now: a second layout pass would move the axes under them.
+        # The labels have their places now: a second pass would move the axes under them.
         figure.set_layout_engine("none")
         return picture(figure, "adaptation", _caption(groups, view.baseline if related else None), _alt(groups))
 

@@ -74,6 +74,8 @@ def choices_picture(view: RunView) -> Picture | None:
         grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=totals)
         for axes, (name, strips) in zip(grid.flat, panels.items(), strict=True):
             _panel(axes, name, strips, colours[name])
+            if len(panels) > 1:
+                axes.set_ylabel(name, fontsize=7.5, weight="bold")
         grid[-1, 0].set_xlabel("share of the sampling loop [%], from noise (left) to image (right)")
         return picture(figure, "choices", _caption(view, panels, left_out), _alt(panels))
 

@@ -11,13 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from ditbench.harness.stats.pareto import Point, pareto_front
 from ditbench.harness.store.records import Quantity
 from ditbench.report.fronts import front_probabilities, percent, unsettled
 from ditbench.report.numbers import Scale, decimals_for, fixed, scale_for, with_unit
 from ditbench.report.plots.labels import Label, Segment, place_labels
+from ditbench.report.plots.scales import scale_cost, scale_quality
 from ditbench.report.plots.style import (
     BLUE,
     COLUMN_WIDTH,
@@ -86,7 +86,7 @@ def pareto_picture(view: RunView, measurement: str, name: str, title: str, what:
         _legend(axes, spots, devices, bool(cheap))
         figure.draw_without_rendering()
         _label(axes, spots, cheap, measurement, name, scale)
-        # The labels have their places now: a second layout pass would move the axes under them.
+        # The labels have their places now: a second pass would move the axes under them.
         figure.set_layout_engine("none")
         return picture(figure, *_words(view, spots, cheap, name, what))
 
@@ -142,35 +142,10 @@ def _error(quantity: Quantity, divisor: float) -> Any:
 def _scale_axes(
     axes: Axes, spots: Sequence[_Spot], cheap: Sequence[Row], measurement: str, name: str, scale: Scale
 ) -> None:
-    ends = [end for spot in spots for end in (spot.x.low, spot.x.high, spot.x.value) if end is not None]
-    xs = [end / scale.divisor for end in ends]
+    xs = [end / scale.divisor for spot in spots for end in (spot.x.low, spot.x.high, spot.x.value) if end is not None]
     xs += [(row.value(measurement, name) or 0.0) / scale.divisor for row in cheap]
-    if min(xs) > 0 and max(xs) / min(xs) > 10:
-        axes.set_xscale("log")
-        axes.set_xlim(min(xs) / 1.8, max(xs) * 1.8)
-        _plain_log(axes, "x", min(xs), max(xs))
-    else:
-        room = 0.12 * (max(xs) - min(xs) or max(xs) or 1.0)
-        axes.set_xlim(max(min(xs) - 1.5 * room, 0.0), max(xs) + 1.5 * room)
-    ends = [end for spot in spots for end in (spot.y.low, spot.y.high, spot.y.value) if end is not None]
-    low, high = min(ends), max(ends)
-    if low > 0 and high / low > 10:
-        axes.set_yscale("log")
-        axes.set_ylim(low / 1.6, high * 1.5)
-        _plain_log(axes, "y", low, high)
-    else:
-        room = high - low or abs(high) or 1.0
-        axes.set_ylim(low - 0.2 * room, high + 0.12 * room)
-
-
-def _plain_log(axes: Axes, which: str, low: float, high: float) -> None:
-    """Ticks at 1, 2, 5 (1 alone over three decades) with plain numbers: 10^0.3 is nobody's latency."""
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    steps = (1.0,) if high / low > 1000 else (1.0, 2.0, 5.0)
-    axis.set_major_locator(LogLocator(base=10, subs=steps))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_locator(NullLocator())
-    axis.set_minor_formatter(NullFormatter())
+    scale_cost(axes, xs)
+    scale_quality(axes, [end for spot in spots for end in (spot.y.low, spot.y.high, spot.y.value) if end is not None])
 
 
 def _legend(axes: Axes, spots: Sequence[_Spot], devices: Sequence[str], cost_only: bool) -> None:

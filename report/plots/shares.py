@@ -70,13 +70,14 @@ def shares_picture(view: RunView) -> Picture | None:
     panel = min((PAGE_WIDTH - _LEFT - _RIGHT - _BETWEEN * (len(parts) - 1)) / len(parts), _WIDEST)
     width = _LEFT + _RIGHT + len(parts) * panel + _BETWEEN * (len(parts) - 1)
     names = shortened([strip.name for strip in strips], 60)
+    lowest = {part: row for row, strip in enumerate(strips) for part in parts if strip.of(part)}
     with styled():
         figure = Figure(figsize=(width, height))
         for row, strip in enumerate(strips):
             top = height - _HEAD - row * row_height
             words = names[strip.name] + (f" ({strip.cost_words})" if strip.cost_words else "")
             figure.text(_LEFT / width, (top - 0.11) / height, words, fontsize=7, color=DARK, va="center")
-            leading = next((column for column, part in enumerate(parts) if strip.of(part)), 0)
+            layered = [column for column, part in enumerate(parts) if len((strip.of(part) or ((),))[0]) > 1]
             for column, part in enumerate(parts):
                 left = _LEFT + column * (panel + _BETWEEN)
                 shares = strip.of(part)
@@ -88,7 +89,7 @@ def shares_picture(view: RunView) -> Picture | None:
                 layers = figure.add_axes((left / width, foot / height, panel / width, map_height / height))
                 limits = (strips[0].edges[0], strips[0].edges[-1]) if alike else (strip.edges[0], strip.edges[-1])
                 _draw(curve, layers, strip.edges, shares, limits)
-                _ticks(layers, first=column == leading, last=not alike or row == len(strips) - 1)
+                _ticks(layers, first=column in layered[:1], last=not alike or row == lowest[part])
         for column, part in enumerate(parts):
             middle = (_LEFT + column * (panel + _BETWEEN) + panel / 2) / width
             figure.text(middle, 1 - 0.1 / height, part, ha="center", va="center", fontsize=7.5, weight="bold")
@@ -130,12 +131,13 @@ def _draw(curve: Axes, layers: Axes, edges: Sequence[float], shares: Layers, lim
     curve.set_xticks([])
     curve.spines[["bottom", "left"]].set_color(FAINT)
     curve.axhline(1.0, color=FAINT, linewidth=0.5, zorder=0)
+    side, foot = _free_corner(means)
     text = curve.text(
-        0.99,
-        0.08,
+        0.99 if side == "right" else 0.01,
+        foot,
         f"mean {100 * fmean(means):.0f} %",
         transform=curve.transAxes,
-        ha="right",
+        ha=side,
         va="bottom",
         fontsize=6.2,
         color=DARK,
@@ -151,6 +153,16 @@ def _draw(curve: Axes, layers: Axes, edges: Sequence[float], shares: Layers, lim
     layers.spines[["top", "right"]].set_visible(True)
     layers.spines[:].set_color(GREY)
     layers.spines[:].set_linewidth(0.5)
+
+
+def _free_corner(means: Sequence[float]) -> tuple[str, float]:
+    """Side and height in axes of the corner that the curve stays away from; the lower right one where it may."""
+    near = max(1, len(means) // 3)
+    for side, ends in (("right", means[-near:]), ("left", means[:near])):
+        for foot, low, high in ((0.08, -1.0, 0.5), (0.56, 0.55, 0.98)):
+            if not any(low < mean < high for mean in ends):
+                return side, foot
+    return "right", 0.08
 
 
 def _ticks(layers: Axes, first: bool, last: bool) -> None:

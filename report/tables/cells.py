@@ -9,6 +9,7 @@ from ditbench.harness.store.records import Quantity
 from ditbench.report.fronts import front_probabilities
 from ditbench.report.row import Row
 from ditbench.report.run_view import RunView
+from ditbench.report.tables.more import more_figures
 from ditbench.report.tables.rows import marks_of, whole
 from ditbench.report.tables.table import Column, Raw, Table, Value
 
@@ -74,6 +75,8 @@ def cells_table(view: RunView) -> Table:
         "evaluations": lambda row: row.evaluations or None,
         **{name: partial(_figure, "training", name) for name in TRAINING_FIGURES},
     }
+    for figure in more_figures(view, taken=readers):
+        readers[figure.key] = partial(_figure, figure.measurement, figure.name)
     columns = tuple(Column(key, key, tuple(Value(read(row), "") for row in view.rows)) for key, read in readers.items())
     return Table("cells", "Every cell of the plan", columns, marks_of(view.rows))
 

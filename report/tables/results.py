@@ -10,6 +10,7 @@ from ditbench.report.numbers import Scale
 from ditbench.report.row import Row
 from ditbench.report.run_view import RunView
 from ditbench.report.tables.fronts import front_columns
+from ditbench.report.tables.more import more_columns
 from ditbench.report.tables.rows import caption_of, marks_of, notes_of, setting_columns, whole
 from ditbench.report.tables.table import Column, Table, number_column, text_column
 
@@ -27,7 +28,7 @@ def results_table(view: RunView) -> Table:
     table = Table(
         "results",
         caption_of(view, "Cost and quality"),
-        (*columns, *status),
+        (*columns, *status, *more_columns(view, [column.key for column in (*columns, *status)])),
         marks_of(view.rows),
         notes_of(view, view.rows, shared),
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ditbench.harness.errors import InputError
-from ditbench.harness.quality.images.quantise import quantise
+from ditbench.harness.sample.quantise import quantise
 from ditbench.methods.registry import datasets
 from ditbench.methods.training.data.digits import Digits
 from ditbench.methods.training.digit_classifier import DigitClassifier
@@ -38,6 +38,11 @@ class DigitExtractor:
             scaled = images.cpu().permute(0, 3, 1, 2).float().sub(128).div(127.5).clamp(-1, 1)
             hidden = self._model.features(scaled)
             return {"features": hidden, "logits": self._model.head(hidden)}
+
+
+def shipped(_path: None, _sha256: str, _device: str) -> DigitExtractor:
+    """As protocols make their extractors."""
+    return DigitExtractor()
 
 
 def reference_images(expected_sha256: str) -> NDArray[np.uint8]:

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from ditbench.harness.errors import InputError
 from ditbench.harness.quality.images.checks import check_layout, checked_count, in_batches
-from ditbench.harness.quality.images.npz import read_arrays, read_header
+from ditbench.harness.store.arrays import read_arrays, read_header
 
 IMAGES = "images"
 
 
 class DecodedImages:
-    """The first ``count`` pictures in files of ``ditbench.harness.sample.decode``; one file is in memory at a time.
+    """The first ``count`` pictures in files beside a cell's shards; one file is in memory at a time.
 
     paths: the files in order. Raises InputError: a file that is missing or damaged, pictures of two sizes, fewer than
     ``count``.

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from ditbench.harness.errors import InputError
 from ditbench.harness.quality.images.checks import CHANNELS, check_layout, checked_count, in_batches
 from ditbench.harness.quality.images.folder import FolderImages
-from ditbench.harness.quality.images.npz import NpzImages, read_arrays, read_header
-from ditbench.harness.quality.images.quantise import quantise
+from ditbench.harness.quality.images.npz import NpzImages
+from ditbench.harness.sample.quantise import quantise
+from ditbench.harness.store.arrays import read_arrays, read_header
 
 _STREAM_BYTES = 8 << 20
 

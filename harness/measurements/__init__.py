@@ -1,0 +1,1 @@
+"""Measurements as a suite names them: one module and one line of ``registry.py`` each."""

@@ -1,0 +1,1 @@
+"""Another distribution: a static model of its own, and what makes it dynamic, trains it and adapts it."""
