@@ -12,3 +12,5 @@ if _worker.startswith("gw") and hasattr(os, "sched_setaffinity"):
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+collect_ignore = ["plugins"]  # distributions with tests of their own, which run where they are visible

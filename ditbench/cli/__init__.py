@@ -21,6 +21,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 
+init = typer.Typer(help="Write the beginning of a plugin or of a suite, ready to run.", no_args_is_help=True)
+app.add_typer(init, name="init")
+
 SuiteArgument = Annotated[str, typer.Argument(help="a shipped suite's name or a YAML file", show_default=False)]
 MethodArgument = Annotated[str, typer.Argument(help="a name from `ditbench list methods`", show_default=False)]
 OutOption = Annotated[Path | None, typer.Option(help="the run's folder  \\[default: runs/SUITE]", show_default=False)]
@@ -294,8 +297,43 @@ def selfcheck(json: JsonOption = False) -> None:
     raise typer.Exit(show_selfcheck(json))
 
 
+@init.command("method")
+def init_method(
+    name: Annotated[str, typer.Argument(help="of the distribution and of what it registers", show_default=False)],
+    kind: Annotated[str, typer.Option(help="static, dynamic, flow, modifier, sampler or metric")] = "static",
+    out: Annotated[Path | None, typer.Option(help="folder  \\[default: NAME]", show_default=False)] = None,
+) -> None:
+    """Write a small distribution that adds a method, a modifier, a sampler or a metric: code, test and suite."""
+    from ditbench.cli.init import init_method as write
+
+    write(name, kind, out)
+
+
+@init.command("suite")
+def init_suite(
+    name: Annotated[str, typer.Argument(help="of the suite; its file is NAME.yaml", show_default=False)],
+    method: Annotated[
+        list[str] | None, typer.Option(help="a name from `ditbench list methods`; repeatable", show_default=False)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder  \\[default: this one]", show_default=False)] = None,
+) -> None:
+    """Write a suite with a cell for each method, the first of them the baseline."""
+    from ditbench.cli.init import init_suite as write
+
+    write(name, method or [], out)
+
+
+def _warn_of_plugins() -> None:
+    """One line on stderr for each entry point that no group takes: its author meant another one."""
+    from ditbench.methods.entries import unknown_groups
+
+    for line in unknown_groups():
+        print(f"warning: {line}", file=sys.stderr)
+
+
 def main() -> None:
     """Entry point: run the verb; bad input becomes one line and exit code 2."""
+    _warn_of_plugins()
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except InputError as error:
