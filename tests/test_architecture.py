@@ -138,7 +138,8 @@ OF_METHODS = re.compile(
 # hold published figures, networks with patches of their own, or checks of noise schedules.
 OTHERWISE = re.compile(
     r"layout=\"constrained\"|set_layout_engine|matplotlib\.patches|\bPatch\b|noise schedules?|"
-    r"ProfilerActivity|activities=|match\.groups|check_layout|(?:ADM's|memory|another) layout|[Tt]he layout is|^Layout::|"
+    r"ProfilerActivity|activities=|match\.groups|check_layout|(?:ADM's|memory|another) layout|"
+    r"[Tt]he layout is|^Layout::|"
     r"\(\"schedule\",\)"
 )
 EXEMPT = ("harness/published/", "harness/quality/extractors/", "harness/selfcheck/")
