@@ -81,7 +81,9 @@ def plan(
 def list_(
     kind: Annotated[
         str,
-        typer.Argument(help="methods, samplers, datasets, metrics, protocols, suites or published", show_default=False),
+        typer.Argument(
+            help="methods, modifiers, samplers, datasets, metrics, protocols, suites or published", show_default=False
+        ),
     ],
     json: JsonOption = False,
 ) -> None:

@@ -53,6 +53,7 @@ KINDS = {
     "flow": _model("flow", "that predicts velocity", "velocity"),
     "modifier": Kind("modifiers", "modifier", ("shared", "modifier")),
     "sampler": Kind("samplers", "sampler", ("shared", "sampler")),
+    "metric": Kind("metrics", "metric", ("shared", "metric")),
 }
 
 
@@ -150,7 +151,8 @@ def _package(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise InputError(_not_a_name(name))
     package = name.replace("-", "_")
-    if keyword.iskeyword(package) or package in sys.stdlib_module_names or find_spec(package) is not None:
+    spec = find_spec(package)  # a folder without code is no package: it has no origin
+    if keyword.iskeyword(package) or package in sys.stdlib_module_names or (spec is not None and spec.origin):
         raise InputError(f"{name}: there is a module {package} already, which the plugin's package would hide")
     return package
 

@@ -10,14 +10,14 @@ from ditbench.harness.errors import InputError, did_you_mean
 
 def show_list(kind: str, as_json: bool) -> None:
     """Print names with one line each. Raises InputError for an unknown kind."""
-    kinds = ("methods", "samplers", "datasets", "metrics", "protocols", "suites", "published")
+    kinds = ("methods", "modifiers", "samplers", "datasets", "metrics", "protocols", "suites", "published")
     if kind not in kinds:
         raise InputError(f"cannot list {kind!r}{did_you_mean(kind, kinds) or ' (' + ', '.join(kinds) + ')'}")
     rows = _rows(kind)
     if as_json:
         print(json.dumps([{"name": name, "summary": summary} for name, summary in rows], indent=1, ensure_ascii=False))
         return
-    width = max(len(name) for name, _ in rows)
+    width = max((len(name) for name, _ in rows), default=0)
     for name, summary in rows:
         print(f"{name:<{width}}  {summary}")
 
@@ -46,6 +46,7 @@ def _rows(kind: str) -> list[tuple[str, str]]:
 
     listed: dict[str, Registry[Any]] = {
         "methods": registry.methods(),
+        "modifiers": registry.modifiers(),
         "samplers": registry.samplers(),
         "datasets": registry.datasets(),
     }

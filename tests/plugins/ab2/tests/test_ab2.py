@@ -1,4 +1,4 @@
-"""What every sampler should hold. `ditbench check ab2` asks for more."""
+"""What every sampler should hold."""
 
 import pytest
 import torch

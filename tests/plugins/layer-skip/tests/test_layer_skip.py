@@ -1,4 +1,7 @@
-"""What every modifier should hold. `ditbench check layer-skip` asks for more."""
+"""What every modifier should hold."""
+
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -41,3 +44,10 @@ def test_in_every_other_step_it_runs_half_of_the_calls():
 def test_what_cannot_be_is_refused_with_the_reason():
     with pytest.raises(ConfigError, match="no layer 7 among 2"):
         sampled(made(), {"layer-skip": {"layers": [7]}})
+
+
+def test_it_keeps_the_contract():
+    around = "{layer-skip: {layers: [1], every: 2}}"
+    command = [sys.executable, "-m", "ditbench", "check", "dit-testing", "--with", around]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

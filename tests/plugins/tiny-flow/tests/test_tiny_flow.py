@@ -1,4 +1,7 @@
-"""What every method should hold. `ditbench check tiny-flow` asks for more."""
+"""What every method should hold."""
+
+import subprocess
+import sys
 
 import torch
 from ditbench import methods
@@ -39,3 +42,9 @@ def test_every_call_is_recorded():
     how = {"sampler": {"name": "euler", "steps": 4}, "guidance": 1.5}
     methods.sample(made(), noise=torch.randn(2, 1, 8, 8), labels=torch.tensor([1, 2]), ledger=ledger, **how)
     assert [entry.rows for entry in ledger.entries] == [4] * 4, "both branches of a guided step in one call"
+
+
+def test_it_keeps_the_contract():
+    command = [sys.executable, "-m", "ditbench", "check", "tiny-flow"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -14,8 +14,7 @@ from ditbench.methods.protocols import Denoiser
 from ditbench.methods.work import WorkUnit
 from torch import Tensor
 
-UNITS = ("modulation", "attention", "cross-attention", "mlp")
-"""All that a block may have: a layer without any of them computes nothing."""
+ALL, SOME = "all run", "some left out"
 
 
 @dataclass(frozen=True)
@@ -26,9 +25,9 @@ class Skipped(Choice):
 
     def facets(self) -> tuple[Facet, ...]:
         """How the report shows it: a label, or a share between 0 and 1. Every step has to have one."""
-        value = f"without {len(self.layers)}" if self.layers else "all"
+        value = SOME if self.layers else ALL
         about = "Layers that are left out hand on what they are given."
-        return (Facet("layers", value, levels=("all", f"without {len(self.layers) or 'some'}"), about=about),)
+        return (Facet("layers", value, levels=(ALL, SOME), about=about),)
 
 
 class LayerSkip(Modifier):
@@ -66,7 +65,7 @@ class LayerSkip(Modifier):
 
     def work(self, units: list[WorkUnit], plan: StepPlan, rows: int) -> list[WorkUnit]:
         """The pieces that are left. A flops measurement traces a real call and fails where this says too little."""
-        return without_units(units, dict.fromkeys(self._left_out(plan), UNITS))
+        return without_units(units, dict.fromkeys(self._left_out(plan), ("block",)))
 
     def _left_out(self, plan: StepPlan | None) -> tuple[int, ...]:
         choice = None if plan is None else plan.get(Skipped)

@@ -62,11 +62,8 @@ class StepCache(Modifier):
         if place.unit not in UNITS or call.memory is None or call.plan is None:
             return run(x)
         key, stamp = (place.layer, place.unit), self._stamp(call.plan)
-        if self._reuses(call.plan):
-            kept = call.memory.get(call.branches, key, stamp)
-            if kept is None:
-                raise RuntimeError(f"layer {place.layer} has no {place.unit} to use again under {stamp}")
-            return kept
+        if self._reuses(call.plan) and (kept := call.memory.get(call.branches, key, stamp)) is not None:
+            return kept  # a call out of a loop finds nothing and computes
         made = run(x)
         call.memory.put(call.branches, key, made, stamp)
         return made
