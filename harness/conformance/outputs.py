@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ditbench.harness.conformance.outcome import Fault, Outcome, does_not_apply, judged, ok, wrong
 from ditbench.harness.conformance.places import error_place, first_line
-from ditbench.harness.conformance.subject import CLOSE, LOOP_CLOSE, ROWS, Step, Subject, off, predict
+from ditbench.harness.conformance.subject import CLOSE, ROWS, Step, Subject, off, predict
 from ditbench.harness.conformance.trail import parting, row
 from ditbench.harness.measure.proof import bare
 from ditbench.methods.call import Call
@@ -112,15 +112,30 @@ def _rows_at(subject: Subject, step: Step) -> Fault | None:
 
 
 def alone(subject: Subject) -> Outcome:
-    """A whole guided loop of sample i gives it, however many are made with it."""
+    """A guided loop of one sample does at every evaluation what a loop of several does for it.
+
+    Both are given the same states, those of the loop of several: what a step rounds off, the next ones magnify.
+    """
     if subject.model.facts.imposed:
         return does_not_apply(MEANT_NOTHING)
-    together, _ = subject.cell.generate(range(ROWS))
-    for index in (0, ROWS - 1):
-        single, _ = subject.cell.generate(range(index, index + 1))
-        if (by := off(single[0], together[index])) > LOOP_CLOSE:
-            what = f"sample {index} alone differs from itself among {ROWS} by {by:.1e} of the largest value"
-            return wrong(what, subject.place("predict", "forward"))
+    cell, trail = subject.cell, list[tuple[Tensor, Tensor]]()
+    streams = cell.streams(range(ROWS))
+    several = cell.denoiser(streams.conditions)
+
+    def denoise(x: Tensor, step: int, t: float | None = None) -> Tensor:
+        out = several(x, step, t)
+        trail.append((x.clone(), out.clone()))
+        return out
+
+    with torch.inference_mode():
+        cell.sampler.sample(denoise, streams.noise(), streams.noise)
+        for index in (0, ROWS - 1):
+            single = cell.denoiser(cell.streams(range(index, index + 1)).conditions)
+            for step, (x, out) in enumerate(trail):
+                if (by := off(single(x[index : index + 1], step)[0], out[index])) > CLOSE:
+                    what = f"sample {index} alone differs from itself among {ROWS} by {by:.1e} of the largest output"
+                    when = f"at evaluation {step} (timestep {several.plans[step].timestep:g})"
+                    return wrong(f"{what}, {when}", subject.place("predict", "forward"))
     return ok()
 
 

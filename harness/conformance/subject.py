@@ -30,8 +30,8 @@ from ditbench.methods.registry import modifiers, samplers
 
 ROWS = 4
 SCALE = 1.5
-CLOSE, LOOP_CLOSE = 1e-5, 1e-4
-"""Relative to the largest magnitude: of calls whose rows differ in number, and of loops of them."""
+CLOSE = 1e-5
+"""Relative to the largest magnitude: how near calls must be whose rows differ in number."""
 _OF_MODIFIERS = {"predict": ("output", "around"), "forward": (), "scheduled": ("schedule",), "plan": ("schedule",)}
 
 

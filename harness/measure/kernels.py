@@ -140,8 +140,8 @@ def _profiled(
 ) -> float:
     """Profile these calls, add ``weight`` times their mean to what is collected, and return milliseconds a call."""
     cuda, calls = cell.spec.device == "cuda", len(indices)
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
-    with _marked(cell.model.routers), profile(activities=activities) as profiler:
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with _marked(cell.model.routers), profile(activities=kinds) as profiler:
         _synchronise(cuda)
         begin = time.perf_counter()
         for index in indices:

@@ -72,5 +72,5 @@ class TrainingOptions(Strict):
 
 class AgreementOptions(Strict):
     samples: int = Field(
-        default=64, ge=20, le=10_000, description="samples along whose making patch sizes are compared"
+        default=64, ge=20, le=10_000, description="samples along whose making ways to compute a step are compared"
     )

@@ -217,7 +217,7 @@ def _offset(file: Path, data: bytes, offset: int) -> Position:
 
 
 def _is_key(node: yaml.ScalarNode) -> bool:
-    """Text, or a whole number as it is said: patch sizes are keys too, and stay text here."""
+    """Text, or a whole number as it is said: numbers may be keys too, and stay text here."""
     return node.tag == _TAG + "str" or (
         node.tag == _TAG + "int" and node.value == node.value.lstrip("+0") and node.value.isdigit()
     )

@@ -58,9 +58,10 @@ class DynamicBlock(DiTBlock):
         call: Call,
         imposed: Imposed | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """x (B, N, C), c (B, C) -> x after the block, and which tokens (B, N) passed the MLP (None: all).
+        """x (B, N, C), c (B, C) -> x after the block, and which tokens (B, N) passed the MLP.
 
-        ``imposed`` replaces the token router's verdict, not its evaluation.
+        None where nothing selects them, or where a wrapper left the MLP out, of which the token router is a part.
+        ``imposed`` replaces its verdict, not its evaluation.
         """
         shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(c).chunk(6, dim=1)
         mixed = call.unit("attention", x, lambda x: self.attend_by(x, shift1, scale1, attention))
@@ -68,15 +69,26 @@ class DynamicBlock(DiTBlock):
         if not self.routes_tokens:
             out = call.unit("mlp", x, lambda x: self.feed_forward_by(x, shift2, scale2, mlp))
             return torch.addcmul(x, gate2.unsqueeze(1), out), None
+        if not call.wrappers:
+            kept, index = self.select(x, imposed)
+            return apply_to_tokens(self.norm2, mlp, x, kept, index, shift2, scale2, gate2), kept
+        verdicts = list[Tensor]()
+
+        def whole(x: Tensor) -> Tensor:  # a wrapper takes and gives whole streams
+            kept, index = self.select(x, imposed)
+            verdicts.append(kept)
+            return spread_tokens(self.norm2, mlp, x, index, shift2, scale2)
+
+        out = call.unit("mlp", x, whole)
+        return torch.addcmul(x, gate2.unsqueeze(1), out), verdicts[-1] if verdicts else None
+
+    def select(self, x: Tensor, imposed: Imposed | None) -> tuple[Tensor, Tensor]:
+        """Which tokens (B, N) of x (B, N, C) pass the MLP, and their places in the flattened batch."""
         kept = self.token_selection(x) > 0
         if imposed is not None:
             # needs the verdict, so that a tracer keeps the router too
             kept = torch.where(kept, imposed.mask, imposed.mask)
-        index = chosen_tokens(kept, imposed)
-        if call.wrappers:  # a wrapper takes and gives whole streams
-            out = call.unit("mlp", x, lambda x: spread_tokens(self.norm2, mlp, x, index, shift2, scale2))
-            return torch.addcmul(x, gate2.unsqueeze(1), out), kept
-        return apply_to_tokens(self.norm2, mlp, x, kept, index, shift2, scale2, gate2), kept
+        return kept, chosen_tokens(kept, imposed)
 
     def attend_by(self, x: Tensor, shift: Tensor, scale: Tensor, attention: AttentionSlice) -> Tensor:
         """The unit 'attention' before its gate; always on all tokens."""

@@ -85,7 +85,7 @@ def work_units(model: DyDiT, plan: StepPlan, rows: int, decided: tuple[int, ...]
                 selection,
                 lambda: (model.random(rows, length, width),),
                 TOKEN_ROUTERS,
-                unit="token-router",
+                unit="mlp",
                 layers=tuple(every),
             )
         )
