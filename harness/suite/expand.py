@@ -25,7 +25,7 @@ _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 # Fields that a default name always shows, and fields that have their own column beside the variant's.
 _NAMED = {"method", "sampler", "sampler.name", "steps", "guidance", "guidance.scale"}
 _DEFAULT_SAMPLERS = {"noise": "ddpm", "velocity": "euler"}
-_COLUMNS = _NAMED | {"device", "dtype", "seed", "measure", "dataset", "timeout_s", "published"}
+_COLUMNS = _NAMED | {"modifiers", "device", "dtype", "seed", "measure", "dataset", "timeout_s", "published"}
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,10 @@ def _settings(fields: CellFields, suite_seed: int, node: Node) -> Settings:
         raise InputError("this cell has no method: name one here or in defaults", node.position)
     sampler = fields.sampler or Sampler()
     name = sampler.name or _DEFAULT_SAMPLERS[facts_at(fields.method, fields.config or {}, node).predicts]
-    adaptive = name in registry.samplers() and registry.samplers()[name].adaptive
+    try:
+        adaptive = registry.samplers()[name].adaptive
+    except registry.UnknownNameError as error:
+        raise InputError(str(error), node.nearest(("sampler", "name")).position) from None
     if adaptive and fields.steps is not None:
         raise InputError(
             f"steps: {name} chooses its own; set sampler.rtol and sampler.atol, and steps: null over a default",
@@ -188,7 +191,13 @@ def _variant(cell: Node, settings: Settings, swept: Mapping[str, Node]) -> str:
     if template is not None and isinstance(template.value, str):
         return _fill(template, settings)
     shown = {key: text_of(value.plain()) for key, value in swept.items() if key not in _COLUMNS}
-    return ", ".join(f"{key.removeprefix('config.')}={text}" for key, text in shown.items())
+    words = [f"{key.removeprefix('config.')}={text}" for key, text in shown.items()]
+    around = [
+        " ".join([name, *(f"{key}={text_of(value)}" for key, value in (options or {}).items())])
+        for each in settings.modifiers
+        for name, options in each.items()
+    ]
+    return ", ".join([*([" + ".join(around)] if around else []), *words])
 
 
 def _fill(template: Node, settings: Settings) -> str:
