@@ -33,19 +33,19 @@ TIMED = {"batch": 8, "rounds": 3, "budget_s": 10.0, "warmup_s": 1.0}
 LATENCY = {**TIMED, "precision": 0.01, "levels": ["step", "sample"]}
 # measurement, options -> the address under which records of it lie since its present version
 ADDRESSES: list[tuple[str, dict[str, Any], str]] = [
-    ("flops", {"samples": 100}, "4ea84e7dc2844a05debfbe8f0b098083549a7e5f04125a1580d8ea7ddd95778a"),
-    ("latency", LATENCY, "d39787a370cafb8793b8a0cd2dd0a2f4ac512f0f9371cf492892b9f37c50dcfe"),
+    ("flops", {"samples": 100}, "f9b5c6853e3f9135208614374a70307337428ec00c76c8311a0e83b93ad551f5"),
+    ("latency", LATENCY, "0eb615318ec7f3fd24485635cc43af980d1c0ba20cd22a35fb1b2aacf86067f5"),
     (
         "latency",
         {**LATENCY, "levels": ["step", "image"]},
-        "ba3f6ee351e09783080b1e010bec84141a6288c7f30c9a4a6d63e11b6b7351ff",
+        "e973b7e5a9a22d850ee29d27ef3a9874b961dde1998059afea9630d5f2fd0149",
     ),
-    ("kernels", {"batch": 8, "steps": 8}, "50b625e26d5f915b9bdf3f80242651ce2d61ae2f3180469c94a010cf43828810"),
-    ("memory", {"batch": 8}, "0e6ed19a1cc0266ce57183598b17c125b4fb37f9c770e68174020195aeea6233"),
+    ("kernels", {"batch": 8, "steps": 8}, "2634b91fb0e8d573771d53796a2e785681a5fe2869c7aa2e2a643c67ca7da97c"),
+    ("memory", {"batch": 8}, "e8f3af01a4b61320b53732e224a1f65b8e811c0fbb46b91ff1a31afd861ddaa9"),
     (
         "energy",
         {"batch": 8, "window_s": 20.0, "idle_s": 5.0},
-        "51db4a35d95af5b677c353f2700b3a626c3536c41a4db6361bdfe8d3728137ae",
+        "7f6fed884bdab095e1739d191ea82c1080500735957f25882be7ef8427ea81fe",
     ),
     (
         "decode",
@@ -55,18 +55,18 @@ ADDRESSES: list[tuple[str, dict[str, Any], str]] = [
     (
         "training",
         {"rounds": 3, "budget_s": 10.0, "warmup_s": 1.0, "precision": 0.02},
-        "ebc1a547482e3abcc6222e423cfa8118897a8e830b5dc20e7977192be599aa95",
+        "a84400ee0738dc8d0539ebb9852e5ca44604df2ac3a98a6e82281dd97058f38d",
     ),
-    ("agreement", {"samples": 64}, "14fff8d673c90c654981f297e56b61629abbe95f282e98eebb54bc6946e58e61"),
+    ("agreement", {"samples": 64}, "7f6ce92132f8bfe88db3abf4fc62fa0752cafdc5daeaa52f17257810b82eff83"),
     (
         "quality",
         {"protocol": "digits", "reference": None, "samples": 1000, "shard": 100, "seed_blocks": 1},
-        "01b09e1404d24abe502a0821ab42851912a57e6a9baab4e49f5128971f9c7a3b",
+        "1657fc802d94f50af330033bee18264274850d3155754986be630b89c62127f6",
     ),
     (
         "paired",
         {"lpips": None, "samples": 1000, "shard": 100, "lpips_sha256": None},
-        "977d8ef54a6a06ef98c7b618a29ecec9e03378eb70c2caf2003ceb3fb1928a29",
+        "33a4ada8b9f7271a77d2cd01e83571ec1851d17d3e281d391eda3ab7adbfcac2",
     ),
 ]
 
@@ -83,9 +83,9 @@ def test_records_made_before_are_found_again(name, options, address):
 def test_samples_made_before_and_counts_without_weights_are_found_again():
     bare = GUIDED.model_copy(update={"weights": None, "weights_sha256": None})
     count = measurement_identity("flops", bare, {"samples": 100}, fingerprint=FINGERPRINT)
-    assert count == "d511da06d6f9a8b2d13a6802112deb3acb384ad56b7eb67e87882e201dbed725"
+    assert count == "1ebee3617011da56e54d341eb2c88411c0dd5b4f661b0588a298f1a681424a0c"
     samples = samples_identity(GUIDED, 100, "2.13.0")
-    assert samples == "8b3119549470b22f7d943a462836302c7393a8f5644fea12bb6b5cc1e86ca5b6"
+    assert samples == "32c94b1e3e8192b639f6ee6d049ebc8dba476c25d39f78495d3a21e3f899dfdc"
 
 
 # A measurement that is not shipped

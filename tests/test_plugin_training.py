@@ -8,20 +8,20 @@ from typing import Any
 
 import pytest
 import torch
-from ditbench.harness.suite.weights import verify_weights, weights_path
 from safetensors import safe_open
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from ditbench import methods
 from ditbench.cli import app
+from ditbench.harness.assets.locations import verify_weights, weights_path
 from ditbench.harness.errors import InputError
 from ditbench.harness.measure.flops import WorkCounter
+from ditbench.harness.measure.options import TrainingOptions
 from ditbench.harness.measure.training import Trainee, measure_training, step_call
 from ditbench.harness.store.records import CellSpec
 from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import make_plan
-from ditbench.harness.suite.schema import TrainingOptions
 from ditbench.methods import registry
 from ditbench.methods.errors import CheckpointError, ConfigError
 from ditbench.methods.recognise import fits
