@@ -106,7 +106,7 @@ MUTATIONS = {
     ),
     "attention that costs nothing": (
         "FLOPs",
-        "ditbench.harness.measure.flops._attention_macs",
+        "ditbench.harness.measure.operators._attention_macs",
         short_attention,
         {"DiT-XL/2: 118.69 G as published", "FlexiDiT-S/2, patches 30 x 4, 20 x 2"},
     ),

@@ -10,7 +10,11 @@ TINY = {"input_size": 8, "in_channels": 1, "hidden_size": 32, "depth": 1, "num_h
 
 
 class Raises(DiT):
+    """It can be counted, and breaks where there are numbers."""
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if args[0].is_meta:
+            return super().forward(*args, **kwargs)
         raise RuntimeError("the forward pass broke\non two lines")
 
 
