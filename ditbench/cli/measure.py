@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -25,11 +26,16 @@ def show_flops(
 ) -> None:
     """One forward of one sequence, mean over a sampling grid, by operator class."""
     from ditbench.harness.measure.count_cell import measure_flops
-    from ditbench.harness.measure.operators import CONVENTION
+    from ditbench.harness.measure.operators import CONVENTION, UncountedOperatorError
+    from ditbench.harness.measure.proof import WorkMismatchError
     from ditbench.report.numbers import scale_for
 
     spec, path = weighted(spec_of(method, settings, steps=steps, guidance_scale=guidance), weights)
-    result = measure_flops(spec, path)
+    try:
+        result = measure_flops(spec, path)
+    except (WorkMismatchError, UncountedOperatorError) as error:
+        print(f"error: {method}: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
     if as_json:
         print(
             json.dumps(
