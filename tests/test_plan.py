@@ -96,6 +96,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "cost_only": (True, set()),
     "imposed": ("activity", set()),
     "code": ("ditbench 9.9", ALL),
+    "modifiers": (({"skip": {"layers": [1]}},), ALL),
 }
 
 

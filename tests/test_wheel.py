@@ -113,9 +113,10 @@ def test_the_wheel_has_one_top_level_name_and_every_file_of_the_package(wheel):
     files = [file for part in PARTS for file in (ROOT / part).rglob("*") if file.is_file()]
     expected = {f"ditbench/{file.relative_to(ROOT)}" for file in files if "__pycache__" not in file.parts}
     expected |= {str(file.relative_to(ROOT)) for file in (ROOT / "ditbench").glob("*.py")}
-    for folder in ("cli", "templates"):
-        own = [file for file in (ROOT / "ditbench" / folder).rglob("*") if file.is_file()]
-        expected |= {str(file.relative_to(ROOT)) for file in own if "__pycache__" not in file.parts}
+    expected |= {str(file.relative_to(ROOT)) for file in (ROOT / "ditbench" / "cli").glob("*.py")}
+    templates = {str(file.relative_to(ROOT)) for file in (ROOT / "ditbench" / "templates").rglob("*.in")}
+    assert "ditbench/templates/model/src/package/layers.py.in" in templates
+    expected |= {*templates, "ditbench/templates/__init__.py"}
     assert {name for name in found if name.startswith("ditbench/")} == expected
     endings = {Path(name).suffix for name in expected}
     assert endings == {".py", ".yaml", ".json", ".safetensors", ".typ", ".in"}, "each kind is there to be forgotten"

@@ -12,7 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ditbench.harness.errors import InputError, did_you_mean
-from ditbench.methods.entries import GROUPS
+from ditbench.methods.entries import GROUPS, UnknownNameError
+from ditbench.methods.errors import ConfigError
+from ditbench.methods.facts import Facts
+from ditbench.methods.registry import facts_of
+from ditbench.methods.zoo import manifest
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _SUFFIX = ".in"
@@ -93,8 +97,13 @@ def init_suite(name: str, methods: Sequence[str], out: Path | None) -> None:
         raise InputError(f"{file} exists already: give another name, or another folder with --out")
     listed = list(dict.fromkeys(methods or ["dit-digits", "dydit-digits"]))
     text = _texts(("suite",))["suite.yaml"]
-    cells = "\n".join(_cell(method, first=place == 0) for place, method in enumerate(listed))
-    _write(file, filled(text, {"name": name, "baseline": _cell_name(listed[0]), "cells": cells}))
+    first, *others = (_facts(method) for method in listed)
+    cells = [_cell(listed[0], first, "")]
+    cells += [
+        _cell(method, facts, ", paired" if _trained(listed[0], first) else "")
+        for method, facts in zip(listed[1:], others, strict=True)
+    ]
+    _write(file, filled(text, {"name": name, "baseline": _cell_name(listed[0]), "cells": "\n".join(cells)}))
     print(f"{file}: {len(listed)} cells\n  ditbench plan {file}\n  ditbench run {file}")
 
 
@@ -103,25 +112,27 @@ def filled(text: str, words: Mapping[str, str]) -> str:
     return re.sub(r"@(\w+)@", lambda found: words[found[1]], text)
 
 
-def _cell(method: str, first: bool) -> str:
-    """A cell of a suite: what fits the method, with its weights and quality where the zoo has some."""
-    from ditbench.methods.entries import UnknownNameError
-    from ditbench.methods.errors import ConfigError
-    from ditbench.methods.registry import facts_of
-    from ditbench.methods.zoo import manifest
-
+def _facts(method: str) -> Facts:
     try:
-        facts = facts_of(method, {})
+        return facts_of(method, {})
     except UnknownNameError as error:
         raise InputError(str(error)) from None
     except (ConfigError, TypeError) as error:
         raise InputError(f"{method}: {error}") from None
+
+
+def _trained(method: str, facts: Facts) -> str | None:
+    """Weights in the zoo that a protocol can score: those of digits."""
+    names = (method, f"{method}-0.5") if facts.space.shape == _DIGITS else ()
+    return next((each for each in names if each in manifest()), None)
+
+
+def _cell(method: str, facts: Facts, paired: str) -> str:
+    """A cell of a suite: what fits the method; quality where there are weights, with ``paired`` beside it."""
     pixels = ", clip: true" if facts.space.scale == 1 else ""
     sampler = f"{{name: ddim{pixels}}}" if facts.predicts == "noise" else "euler"
     lines = [f"  - name: {_cell_name(method)}", f"    method: {method}", f"    sampler: {sampler}"]
-    trained = next((each for each in (method, f"{method}-0.5") if each in manifest()), None)
-    if trained and facts.space.shape == _DIGITS:
-        paired = "" if first else ", paired"
+    if trained := _trained(method, facts):
         lines += [
             f"    weights: zoo:{trained}",
             "    dataset: digits",
