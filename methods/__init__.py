@@ -45,7 +45,7 @@ def load_weights(
     A file of adapters names its static base and the base's digest: that is loaded first, from ``base`` if it is given,
     else from the zoo or the path in the file. Raises CheckpointError in one readable line.
     """
-    from ditbench.methods.weights import load_into
+    from ditbench.methods.loading import load_into
 
     return load_into(model, source, base)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from ditbench import methods
 from ditbench.methods.entries import MethodEntry
 from ditbench.methods.errors import ConfigError
 from ditbench.methods.registry import methods as registered
@@ -80,7 +79,7 @@ def _config_of(entry: MethodEntry, found: Mapping[str, int], shapes: Shapes) -> 
         return None
     try:
         with torch.device("meta"):
-            model = methods.build(entry.name, **config)
+            model = entry.load()(**{**entry.preset, **config})
         return config if mismatch(model, shapes) is None else None
     except (ConfigError, TypeError, AttributeError):
         return None

@@ -168,37 +168,11 @@ def compare(wanted: Mapping[str, Any], state: Mapping[str, Any]) -> str | None:
     return "; ".join(problems) or None
 
 
-def checkpoint_mismatch(model: nn.Module, path: str | PathLike[str]) -> str | None:
-    """One line that says why a checkpoint file, of all weights or of adapters, does not fit ``model``, which may be on
-    ``meta``, and what it would fit as far as that can be told; None if it fits. Of adapters the base is looked up and
-    checked too. Reads names and shapes only. Raises CheckpointError for a file that cannot be read."""
-    from ditbench.methods.lora.files import adapter_mismatch, read_origin
-    from ditbench.methods.recognise import described, shape_of
+def load_whole(model: nn.Module, state: State, label: str, digest: str | None) -> nn.Module:
+    """Load a state dict of all weights, strictly; ``label`` says what it is, ``digest`` is left on the model.
 
-    state = read_shapes(path)
-    if (origin := read_origin(path)) is not None:
-        return adapter_mismatch(model, Path(path), origin, state)
-    if (problem := mismatch(model, state)) is None:
-        return None
-    return f"{problem}; {described(state)}" if shape_of(model.state_dict()) or shape_of(state) else problem
-
-
-def load_into(
-    model: nn.Module, source: State | str | PathLike[str], base: str | PathLike[str] | None = None
-) -> nn.Module:
-    """See ``ditbench.methods.load_weights``."""
-    from ditbench.methods.lora.files import load_adapter, read_origin
-
-    if isinstance(source, Mapping):
-        state, label, digest = source, "state dict", None
-    else:
-        state, label, digest = read_state(source), str(source), sha256_file(source)
-        if (origin := read_origin(source)) is not None:
-            load_adapter(model, Path(source), origin, state, None if base is None else Path(base))
-            model.weights_sha256 = digest  # type: ignore[assignment]
-            return model
-    if base is not None:
-        raise CheckpointError(f"{label} holds all weights, not adapters of a base: give no base")
+    Raises CheckpointError.
+    """
     if (problem := mismatch(model, state)) is not None:
         raise CheckpointError(f"{label} does not fit {type(model).__name__}: {problem}")
     model.load_state_dict(dict(state), strict=True)

@@ -15,11 +15,12 @@ from test_flexidit import enlivened
 
 from ditbench import methods
 from ditbench.methods.errors import CheckpointError
+from ditbench.methods.loading import checkpoint_mismatch
 from ditbench.methods.lora.files import Origin, added
 from ditbench.methods.training.accounting import accounting
 from ditbench.methods.training.recipe import Recipe
 from ditbench.methods.training.run import run_recipe
-from ditbench.methods.weights import checkpoint_mismatch, read_state, save_state, sha256_file
+from ditbench.methods.weights import read_state, save_state, sha256_file
 from ditbench.methods.zoo import checkpoint, manifest
 
 ADAPTER: dict[str, Any] = {"rank": 2, "experts": 3, "alpha": 1.0}

@@ -24,12 +24,13 @@ from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import make_plan
 from ditbench.methods import registry
 from ditbench.methods.errors import CheckpointError, ConfigError
+from ditbench.methods.loading import checkpoint_mismatch
 from ditbench.methods.recognise import fits
 from ditbench.methods.training.accounting import full_accounting
 from ditbench.methods.training.loop import Training
 from ditbench.methods.training.recipe import Recipe
 from ditbench.methods.training.run import adaptation_of, run_recipe
-from ditbench.methods.weights import checkpoint_mismatch, read_state, sha256_file
+from ditbench.methods.weights import read_state, sha256_file
 
 PLUGIN = Path(__file__).parent / "plugin_trained"
 RECIPES = PLUGIN / "ditbench_tiny" / "recipes"

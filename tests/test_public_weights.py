@@ -24,8 +24,9 @@ from ditbench.harness.suite.load import load_suite
 from ditbench.harness.suite.plan import make_plan
 from ditbench.methods import weights as reading
 from ditbench.methods.errors import CheckpointError
+from ditbench.methods.loading import checkpoint_mismatch, load_into
 from ditbench.methods.recognise import described, fits
-from ditbench.methods.weights import checkpoint_mismatch, load_into, randomise, read_shapes, read_state
+from ditbench.methods.weights import randomise, read_shapes, read_state
 
 DIGEST = "ab" * 32
 SMALL = {"depth": 2, "hidden_size": 32, "num_heads": 2}

@@ -43,7 +43,8 @@ def _model(method: str, config: Mapping[str, Any], path: Path) -> str | None:
     import torch
 
     from ditbench import methods
-    from ditbench.methods.weights import checkpoint_mismatch, is_mapped, readable
+    from ditbench.methods.loading import checkpoint_mismatch
+    from ditbench.methods.weights import is_mapped, readable
 
     if not is_mapped(readable(path)):
         return None

@@ -124,7 +124,7 @@ Misfit = Callable[[CellSpec, Denoiser, StepPlan], str]
 def checkpoint_problem(spec: CellSpec, path: Path | None, misfits: Sequence[Misfit] = ()) -> Problem | None:
     """Whether the device is there, the method's config possible, the checkpoint fit, and none of ``misfits`` has a word
     to say. Takes no model's memory."""
-    from ditbench.methods.weights import checkpoint_mismatch
+    from ditbench.methods.loading import checkpoint_mismatch
 
     if spec.device == "cuda" and not torch.cuda.is_available():
         return Problem("device", "this machine's torch sees no GPU (--device cpu runs the suite on the CPU)")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ditbench.methods.bases import OnBase
 from ditbench.methods.entries import UnknownNameError
 from ditbench.methods.errors import CheckpointError, ConfigError
-from ditbench.methods.weights import Shaped, compare, load_into, mismatch, read_shapes, sha256_file
+from ditbench.methods.weights import Shaped, compare, load_whole, mismatch, read_shapes, read_state, sha256_file
 from ditbench.methods.zoo import ZOO, checkpoint
 
 KEY = "adapter"
@@ -129,7 +129,7 @@ def load_adapter(
         raise CheckpointError(f"{path} does not fit {type(model).__name__}: {problem}")
     assert isinstance(model, OnBase)
     file = base_file(path, origin, base)
-    static = load_into(model.static_base(), file)
+    static = load_whole(model.static_base(), read_state(file), str(file), sha256_file(file))
     try:
         model.put_base(static, **origin.options)
     except ConfigError as error:

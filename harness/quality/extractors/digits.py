@@ -13,10 +13,11 @@ from torch import Tensor
 
 from ditbench.harness.errors import InputError
 from ditbench.harness.sample.quantise import quantise
+from ditbench.methods.loading import load_into
 from ditbench.methods.registry import datasets
 from ditbench.methods.training.data.digits import Digits
 from ditbench.methods.training.digit_classifier import DigitClassifier
-from ditbench.methods.weights import load_into, sha256_file
+from ditbench.methods.weights import sha256_file
 from ditbench.methods.zoo import checkpoint, manifest
 
 
