@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := ditbench harness methods report studies tests
 
-.PHONY: quick test lint format clean
+.PHONY: quick test release lint format clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -17,6 +17,9 @@ quick: .venv/installed
 
 test: .venv/installed lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+release: .venv/installed
+	$(BIN)/python -m pytest -m release
 
 lint: .venv/installed
 	$(BIN)/ruff check $(SOURCES)

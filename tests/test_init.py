@@ -77,6 +77,7 @@ def everything(tmp_path_factory) -> tuple[list[Path], dict[str, str], Path]:
     return made, with_distributions(made, folder / "site"), folder
 
 
+@pytest.mark.release
 def test_their_own_tests_pass(everything):
     made, env, folder = everything
     done = command("pytest", "-q", "-p", "no:cacheprovider", *(each / "tests" for each in made), cwd=folder, env=env)
@@ -92,6 +93,7 @@ def test_their_suites_plan_with_every_measurement_that_they_promise(everything):
         assert any("quality" in names for names in cells.values())
 
 
+@pytest.mark.release
 def test_a_recipe_of_the_template_trains_what_its_suite_then_scores(everything, tmp_path):
     _, env, folder = everything
     recipe, suite = (folder / "static" / name for name in ("recipe.yaml", "suite.yaml"))

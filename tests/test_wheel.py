@@ -14,7 +14,7 @@ import pytest
 
 from ditbench.harness.store.store import RunStore
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.release]
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("methods", "harness", "report", "suites")
