@@ -39,10 +39,12 @@ class Facet:
 class Choice:
     """Base of a method's own small frozen dataclasses. Equal choices execute equal work on equal shapes.
 
-    same_work  whether unequal choices of this kind execute equal work too: with other weights, say
+    same_work   whether unequal choices of this kind execute equal work too: with other weights, say
+    of_running  whether it says how a planned call ran: ledgers have it, plans do not
     """
 
     same_work: ClassVar[bool] = False
+    of_running: ClassVar[bool] = False
 
     def facets(self) -> tuple[Facet, ...]:
         """How it shows itself; nothing by default."""

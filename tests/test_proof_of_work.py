@@ -289,3 +289,18 @@ def loop_of(model) -> list[StepPlan]:
     from ditbench.methods.diffusion.ddim import DDIM
 
     return loop_plans(model, DDIM(3), GuidanceRule())
+
+
+def test_a_method_that_plans_less_than_it_runs_and_records_fails_too(monkeypatch):
+    """Its ledger is honest and its pieces are those of the ledger: only the plan, which is counted, is not."""
+
+    def finest(self, x, t, y, *, patch_size=None, plan=None, ledger=None, call=None):
+        given = call or Call(plan, ledger)
+        fine = StepPlan(given.plan.timestep, (self.patch(2),))
+        return forward(self, x, t, y, call=given.at(fine, given.branches))
+
+    forward = FlexiDiT.forward
+    monkeypatch.setattr(FlexiDiT, "forward", finest)
+    spec = CellSpec(cell="c", method="flexidit-testing", config={"schedule": 0.6}, sampler="ddim", steps=5)
+    with pytest.raises(WorkMismatchError, match="records another plan than it was given"):
+        measure_flops(spec)

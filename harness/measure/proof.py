@@ -100,6 +100,18 @@ def eager(cell: BoundCell, weights: Any) -> BoundCell:
     return cell if cell.spec.mode == "eager" else bind(cell.spec.model_copy(update={"mode": "eager"}), weights)
 
 
+def _check_recorded(entries: Sequence[WorkEntry], plan: StepPlan, where: str) -> None:
+    """What ran was what was planned: figures are counted from plans, so that an honest ledger alone proves nothing."""
+    planned = {each.work_key for each in (plan, *plan.branches)}
+    for entry in entries:
+        running = {type(c) for c in (*entry.plan.choices, *(entry.plan.guidance or ())) if c.of_running}
+        if entry.plan.without(*running).work_key not in planned:
+            raise WorkMismatchError(
+                f"the method records another plan than it was given {where}: {entry.plan.choices} where "
+                f"{plan.choices} was planned"
+            )
+
+
 class _Proof:
     """Traces the distinct evaluations of one loop and compares them with what is declared."""
 
@@ -124,6 +136,8 @@ class _Proof:
             with self._witness(x) as witness:
                 denoiser.evaluate(plan, guides, *tensors)
         entries = self.ledger.entries[start:]
+        where = f"in a call at timestep {plan.timestep:g}"
+        _check_recorded(entries, plan, where)
         after, denoiser.ledger = denoiser.memory.snapshot(), None
         denoiser.memory.restore(before)
         try:
@@ -132,7 +146,6 @@ class _Proof:
         finally:
             denoiser.ledger = self.ledger
             denoiser.memory.restore(after)
-        where = f"in a call at timestep {plan.timestep:g}"
         self._compare(executed, self._declared(entries, plan, guides), where)
         if isinstance(witness, FlopCounterMode):
             self._agree(witness.get_total_flops() // 2, executed, where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ditbench.methods.glossary import notes
 from ditbench.methods.plans import Choice, Facet
@@ -25,5 +26,6 @@ class Patch(Choice):
 class Layout(Choice):
     """How both branches ran in one call; ``same_class``: with one condition an image for both."""
 
+    of_running: ClassVar[bool] = True
     name: str
     same_class: bool
