@@ -101,6 +101,8 @@ def test_guided_sampling_follows_the_velocity_that_the_formula_gives(model, gold
     agree(out, sampler.sample(by_hand, z, no_noise), 1e-3 if sampler.adaptive else 1e-5)
     plain = GuidedDenoiser(model, of_labels(model.facts, y), sampler.plans(model), GuidanceRule())
     assert (out - sampler.sample(plain, z, no_noise)).abs().max() > 0.05, "guidance matters"
-    inside = [rule.guides(t) for t in asked]
+    # after another rounding an adaptive solver may ask once more, at times of its own
+    told = [entry.plan.timestep for entry in ledger.entries] if sampler.adaptive else asked
+    inside = [rule.guides(t) for t in told]
     assert [entry.rows for entry in ledger.entries] == [6 if guided else 3 for guided in inside]
     assert any(inside) and (rule.interval is None or not all(inside))
