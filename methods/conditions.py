@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -107,6 +107,19 @@ class Labels:
             raise ConfigError(f"only: {max(classes)} is no class of 0..{kind.count - 1}")
         labels = [classes[int(stream.integers(len(classes)))] for stream in streams]
         return _of_kind(torch.tensor(labels, dtype=torch.long), kind)
+
+
+def made_source(wanted: Mapping[str, Any]) -> Source:
+    """From a registered name and its options; empty: class labels. Raises ConfigError, UnknownNameError."""
+    from ditbench.methods.registry import conditions
+
+    options = {"name": "labels", **wanted}
+    entry = conditions()[str(options.pop("name"))]
+    try:
+        made: Source = entry.load()(**{**entry.preset, **options})
+    except TypeError as error:
+        raise ConfigError(f"conditions: {error}") from None
+    return made
 
 
 def zeros(facts: Facts, rows: int, device: torch.device | str = "cpu") -> Conditions:

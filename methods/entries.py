@@ -160,7 +160,8 @@ class Registry(Generic[E]):
         if full:
             return self._plugged(name, self._points[full[0]])
         near = difflib.get_close_matches(name, self.names(), n=1, cutoff=0.6)
-        hint = f" (did you mean {near[0]!r}?)" if near else f" (known: {', '.join(self.names())})"
+        known = f" (known: {', '.join(self.names())})" if self.names() else " (none is installed)"
+        hint = f" (did you mean {near[0]!r}?)" if near else known
         raise UnknownNameError(f"unknown {self.kind} {name!r}{hint}")
 
     def __contains__(self, name: object) -> bool:

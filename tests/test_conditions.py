@@ -2,12 +2,17 @@
 
 import pytest
 import torch
+from commands import ditbench
 from torch import Tensor, nn
 
+from ditbench.harness.assets.locations import weights_path
 from ditbench.harness.measure.count_cell import measure_flops
 from ditbench.harness.sample.generate import bind, checkpoint_problem
 from ditbench.harness.sample.seeds import SampleStreams
+from ditbench.harness.store.identity import samples_identity
 from ditbench.harness.store.records import CellSpec
+from ditbench.harness.suite.load import load_suite
+from ditbench.harness.suite.plan import make_plan
 from ditbench.methods.conditions import Conditions, of_labels, zeros
 from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser
 from ditbench.methods.entries import MethodEntry
@@ -127,3 +132,43 @@ def test_an_unconditional_model_is_not_guided(untold):
     model = Untold()
     with pytest.raises(ConfigError, match="cannot be guided"):
         GuidedDenoiser(model, zeros(UNTOLD, 2), [StepPlan(0.0)], GuidanceRule(2.0))
+
+
+SUITE = """
+suite: told
+cells:
+  - {{name: a, method: dit-digits, weights: "zoo:dit-digits", sampler: ddim, steps: 2{told}}}
+"""
+
+
+def planned(folder, told=""):
+    (folder / "s.yaml").write_text(SUITE.format(told=told))
+    return make_plan(load_suite(folder / "s.yaml")).cells[0]
+
+
+def test_a_suite_says_what_samples_are_told_and_they_are(tmp_path):
+    spec = planned(tmp_path, ", conditions: {name: labels, only: [3, 7]}").spec
+    labels = bind(spec, weights_path("zoo:dit-digits")).generate(range(12))[1]
+    assert {*labels.tolist()} == {3, 7}
+    usual = bind(planned(tmp_path).spec, weights_path("zoo:dit-digits")).generate(range(12))[1]
+    assert len({*usual.tolist()}) > 4
+
+
+def test_what_samples_are_told_is_part_of_their_address_and_the_usual_is_left_out(tmp_path):
+    usual, other = (planned(tmp_path, told) for told in ("", ", conditions: {name: labels, only: [3]}"))
+    assert usual.spec.conditions == {} and samples_identity(usual.spec, 4, "t") != samples_identity(other.spec, 4, "t")
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ("{name: label}", "unknown condition source 'label' (did you mean 'labels'?)"),
+        ("{name: labels, only: [10]}", "10 is no class of 0..9"),
+        ("{name: labels, onlyy: [1]}", "unexpected keyword argument 'onlyy'"),
+    ],
+)
+def test_a_source_that_does_not_fit_is_one_line_at_its_place(tmp_path, told, words):
+    (tmp_path / "s.yaml").write_text(SUITE.format(told=f", conditions: {told}"))
+    done = ditbench("plan", "s.yaml", "--no-timing", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("s.yaml:4:") and words in done.stderr
+    assert done.stderr.count("\n") == 1

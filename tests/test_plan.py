@@ -82,6 +82,7 @@ FIELDS: dict[str, tuple[Any, set[str]]] = {
     "guidance_weak": ("unconditional", ALL),
     "guidance_channels": (4, TIMED | WATCHED),
     "dataset": ("shapes", WATCHED),
+    "conditions": ({"name": "labels", "only": [1]}, WATCHED),
     "device": ("cuda", ON_THE_CLOCK | WATCHED),
     "dtype": ("bfloat16", TIMED | WATCHED),
     "mode": ("compiled", TIMED | WATCHED),

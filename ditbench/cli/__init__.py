@@ -82,7 +82,8 @@ def list_(
     kind: Annotated[
         str,
         typer.Argument(
-            help="methods, modifiers, samplers, datasets, metrics, protocols, suites or published", show_default=False
+            help="methods, modifiers, samplers, datasets, conditions, metrics, protocols, suites or published",
+            show_default=False,
         ),
     ],
     json: JsonOption = False,

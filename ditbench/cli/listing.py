@@ -10,7 +10,17 @@ from ditbench.harness.errors import InputError, did_you_mean
 
 def show_list(kind: str, as_json: bool) -> None:
     """Print names with one line each. Raises InputError for an unknown kind."""
-    kinds = ("methods", "modifiers", "samplers", "datasets", "metrics", "protocols", "suites", "published")
+    kinds = (
+        "methods",
+        "modifiers",
+        "samplers",
+        "datasets",
+        "conditions",
+        "metrics",
+        "protocols",
+        "suites",
+        "published",
+    )
     if kind not in kinds:
         raise InputError(f"cannot list {kind!r}{did_you_mean(kind, kinds) or ' (' + ', '.join(kinds) + ')'}")
     rows = _rows(kind)
@@ -49,5 +59,6 @@ def _rows(kind: str) -> list[tuple[str, str]]:
         "modifiers": registry.modifiers(),
         "samplers": registry.samplers(),
         "datasets": registry.datasets(),
+        "conditions": registry.conditions(),
     }
     return [(entry.name, entry.summary) for entry in listed[kind]]

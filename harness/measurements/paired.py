@@ -49,7 +49,7 @@ class Paired(Measurement[PairedOptions]):
             raise InputError(
                 "paired figures compare with the baseline's samples: the suite names no baseline", planning.here
             )
-        for name in ("seed", "dataset"):
+        for name in ("seed", "dataset", "conditions"):
             ours, theirs = getattr(spec, name), getattr(baseline, name)
             if ours != theirs:
                 raise InputError(

@@ -17,7 +17,7 @@ from ditbench.harness.errors import field_of
 from ditbench.harness.sample.execution import Execution
 from ditbench.harness.sample.seeds import SampleStreams
 from ditbench.harness.store.records import CellSpec
-from ditbench.methods.conditions import LABEL, Conditions
+from ditbench.methods.conditions import LABEL, Conditions, Source, made_source
 from ditbench.methods.diffusion.guidance import GuidanceRule, GuidedDenoiser, loop_plans
 from ditbench.methods.diffusion.sampler import Noise, Sampler
 from ditbench.methods.entries import UnknownNameError
@@ -50,7 +50,12 @@ class BoundCell:
         return Execution(self.spec, self.model)
 
     def streams(self, indices: range) -> SampleStreams:
-        return SampleStreams(self.spec.seed, indices, self.model.facts, self.spec.device)
+        return SampleStreams(self.spec.seed, indices, self.model.facts, self.spec.device, self.source)
+
+    @cached_property
+    def source(self) -> Source:
+        """Where what its samples are told comes from."""
+        return made_source(self.spec.conditions)
 
     def denoiser(self, conditions: Conditions, ledger: WorkLedger | None = None, tuned: bool = False) -> GuidedDenoiser:
         """Of one loop, with a memory of its own. ``tuned``: run as ``tune`` found fastest; not for scored samples."""
@@ -136,6 +141,10 @@ def checkpoint_problem(spec: CellSpec, path: Path | None, misfits: Sequence[Misf
         model = modified(bare, spec.modifiers)
     except (ConfigError, UnknownNameError) as error:
         return Problem("modifiers", f"{spec.method}: {error}")
+    try:
+        SampleStreams(spec.seed, range(1), model.facts, "cpu", made_source(spec.conditions))
+    except ConfigError as error:
+        return Problem("conditions", str(error))
     try:
         sampler, rule = bind_sampler(spec, model)
     except ConfigError as error:

@@ -106,6 +106,7 @@ def samples_payload(spec: CellSpec, shard: int, torch_version: str) -> Payload:
         "device": spec.device,
         "shard": shard,
         "torch": torch_version,
+        **({"conditions": spec.conditions} if spec.conditions else {}),
         **_attention(spec),
     }
 

@@ -84,6 +84,9 @@ class CellSpec(Frozen):
         default="", description="what distinguishes cells of one method besides sampler/steps/guidance"
     )
     config: dict[str, Any] = Field(default_factory=dict, description="overrides of the method's config")
+    conditions: dict[str, Any] = Field(
+        default_factory=dict, description="name and options of the source of what samples are told; empty: class labels"
+    )
     modifiers: tuple[dict[str, Any], ...] = Field(default=(), description="what is put around it, innermost first")
     weights: str | None = Field(default=None, description="'zoo:NAME', a path, or null for random weights")
     weights_sha256: str | None = None

@@ -49,6 +49,8 @@ def _check_names(settings: Settings, node: Node) -> None:
     ]
     for number, each in enumerate(settings.modifiers):
         wanted += [(registry.modifiers(), name, _place(node, "modifiers", number)) for name in each]
+    if settings.conditions:
+        wanted.append((registry.conditions(), settings.conditions["name"], _place(node, "conditions", "name")))
     if settings.dataset is not None:
         wanted.append((registry.datasets(), settings.dataset, _place(node, "dataset")))
     for known, name, place in wanted:

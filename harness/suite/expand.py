@@ -38,6 +38,7 @@ class Settings:
     seed: int
     config: dict[str, Any]
     modifiers: tuple[dict[str, Any], ...]
+    conditions: dict[str, Any]
     weights: str | None
     steps: int
     guidance: Guidance
@@ -153,6 +154,7 @@ def _settings(fields: CellFields, suite_seed: int, node: Node) -> Settings:
         seed=suite_seed if fields.seed is None else fields.seed,
         config=fields.config or {},
         modifiers=tuple(fields.modifiers or ()),
+        conditions={} if fields.conditions is None else fields.conditions.model_dump(),
         weights=fields.weights,
         steps=0 if adaptive else 50 if fields.steps is None else fields.steps,
         guidance=fields.guidance or Guidance(),

@@ -183,6 +183,7 @@ def _spec(
         variant=draft.variant,
         config=settings.config,
         modifiers=settings.modifiers,
+        conditions=settings.conditions,
         weights=settings.weights,
         weights_sha256=digests.get("weights"),
         sampler=str(settings.sampler.name),
@@ -210,6 +211,7 @@ def _spec(
             settings.method,
             str(settings.sampler.name),
             [name for each in settings.modifiers for name in each],
+            settings.conditions.get("name", "labels"),
         ),
     )
 

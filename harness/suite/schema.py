@@ -23,7 +23,7 @@ Timestep = Annotated[int | float, Field(ge=0, le=999)]
 # ``sampler: ddim`` is short for ``sampler: {name: ddim}``, ``guidance: 1.5`` for ``guidance: {scale: 1.5}``.
 # ``ditbench.harness.suite.load`` expands it before anything is merged, so that ``sampler: ddim`` in a cell keeps the
 # options that ``defaults`` give the sampler.
-SHORTHAND = {"sampler": "name", "guidance": "scale", "decoder": "weights"}
+SHORTHAND = {"sampler": "name", "guidance": "scale", "decoder": "weights", "conditions": "name"}
 
 
 class _KnownMeasurement:
@@ -105,6 +105,14 @@ class Decoder(Strict):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
+class Conditions(Strict):
+    """Where what samples are told comes from: a source, with options of its own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(default="labels", description="name in the registry of sources: `ditbench list conditions`")
+
+
 class CellFields(Strict):
     """Fields that both ``defaults`` and a cell may set. None = not set."""
 
@@ -119,6 +127,9 @@ class CellFields(Strict):
     sampler: Sampler | None = Field(default=None, description="a name, or name, spacing, eta and clip")
     steps: int | None = Field(default=None, ge=1, le=1000)
     guidance: Guidance | None = Field(default=None, description="a scale, or scale, interval and channels")
+    conditions: Conditions | None = Field(
+        default=None, description="what samples are told: a source's name, or name and its options; unset: class labels"
+    )
     dataset: str | None = None
     device: Literal["cpu", "cuda"] | None = None
     dtype: Literal["float32", "tf32", "bfloat16", "float16"] | None = Field(
